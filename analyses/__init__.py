@@ -1,0 +1,1 @@
+"""Everything that reads recordings and returns one Dataset, and its figure."""

@@ -1,0 +1,1 @@
+"""Everything that turns a network and stimuli into an activation store."""
