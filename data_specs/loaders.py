@@ -1,0 +1,213 @@
+"""Loaders: a file and a path inside it become a plain array. Nothing is unpickled, nothing is executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from actkit.data_specs.mat_files import read_mat
+from actkit.data_specs.schema import Loader
+
+from actkit.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_array(path: str | Path, loader: Loader, key: str | None = None) -> np.ndarray:
+    """Read an array of numbers or text.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    loader : {"mat", "npy", "npz", "hdf5", "netcdf", "csv"}
+        How to read it.
+    key : str, optional
+        Path inside the file: ``struct.field`` (mat), array name (npz; needed if there are several), ``group/dataset``
+        (hdf5), variable or coordinate (netcdf), column (csv; without one, all columns of numbers as a matrix).
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers or text, as they lie in the file.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist or is damaged, or the key does not exist (nearest keys are offered).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if loader == "mat":
+        return read_mat(path, _needed(path, key, "variable name"))
+    if loader == "npy":
+        return _read_npy(path)
+    if loader == "npz":
+        return _read_npz(path, key)
+    if loader == "hdf5":
+        return _read_hdf5(path, _needed(path, key, "path group/dataset"))
+    if loader == "netcdf":
+        return _read_netcdf(path, key)
+    return _read_csv(path, key)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV or TSV table with a header row.
+
+    Parameters
+    ----------
+    path : path
+        The file; tabs separate the columns of ``.tsv``, commas all others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a line.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        return pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+
+
+def fit_dims(values: np.ndarray, n_dims: int, what: str) -> np.ndarray:
+    """Drop axes of length one until an array has as many dims as its spec names.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        As read; MATLAB has no vectors, so it puts axes of length one in front.
+    n_dims : int
+        How many dims there should be.
+    what : str
+        What it is called in messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of `n_dims` dims. Leading axes of length one go first.
+
+    Raises
+    ------
+    DataError
+        If it has too few dims, or too few axes of length one.
+    """
+    shape = values.shape
+    single = [axis for axis, size in enumerate(shape) if size == 1]
+    extra = values.ndim - n_dims
+    if extra < 0 or extra > len(single):
+        raise DataError(f"{what} has the shape {shape} in its file, which does not fit the {n_dims} dims of its spec")
+    return values.squeeze(axis=tuple(single[:extra]))
+
+
+def _needed(path: Path, key: str | None, what: str) -> str:
+    """The key, which this kind of file cannot do without."""
+    if key is None:
+        raise DataError(f"to read {path} its spec must give a key, the {what}")
+    return key
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """One array from a .npy file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(_numpy_trouble(path, error)) from error
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
+        raise DataError(f"{path} holds several arrays; read it with the loader npz and a key")
+    return loaded
+
+
+def _read_npz(path: Path, key: str | None) -> np.ndarray:
+    """One array from a .npz file."""
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            if isinstance(opened, np.ndarray):
+                raise DataError(f"{path} holds a single array; read it with the loader npy")
+            if key is None and len(opened.files) == 1:
+                key = opened.files[0]
+            if key is None or key not in opened.files:
+                asked = "needs a key" if key is None else f"has no array {key!r}"
+                raise DataError(f"{path} {asked}; {nearest(key or '', opened.files)}")
+            return opened[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(_numpy_trouble(path, error)) from error
+
+
+def _numpy_trouble(path: Path, error: Exception) -> str:
+    """Why a numpy file cannot be read; pickled objects are refused, since unpickling runs code."""
+    if "allow_pickle" in str(error):
+        return (
+            f"{path} holds pickled objects, which could run code when read: save it as plain arrays of numbers or text"
+        )
+    return f"{path} cannot be read as numpy arrays, it is damaged or of another kind: {error}"
+
+
+def _read_hdf5(path: Path, key: str) -> np.ndarray:
+    """One dataset from an HDF5 file."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            node = file.get(key)
+            if not isinstance(node, h5py.Dataset):
+                known: list[str] = []
+                file.visititems(lambda name, item: known.append(name) if isinstance(item, h5py.Dataset) else None)
+                raise DataError(f"{path} has no dataset {key!r}; {nearest(key, known)}")
+            if h5py.check_string_dtype(node.dtype) is not None:
+                return np.asarray(node.asstr()[()], dtype=np.str_)
+            return np.asarray(node[()])
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read as HDF5: {error}") from error
+
+
+def _read_netcdf(path: Path, key: str | None) -> np.ndarray:
+    """One variable or coordinate of a netCDF file."""
+    from actkit.data_specs.assemblies import open_netcdf
+
+    dataset = open_netcdf(path)
+    if key is None and len(dataset.data_vars) == 1:
+        key = str(next(iter(dataset.data_vars)))
+    if key is None or key not in dataset.variables:
+        asked = "needs a key" if key is None else f"has no variable {key!r}"
+        raise DataError(f"{path} {asked}; {nearest(key or '', [str(name) for name in dataset.variables])}")
+    return _plain(dataset[key].values)
+
+
+def _read_csv(path: Path, key: str | None) -> np.ndarray:
+    """One column, or all columns of numbers, of a table."""
+    frame = read_table(path)
+    if key is None:
+        numbers = frame.select_dtypes("number")
+        if numbers.shape[1] == 0:
+            raise DataError(f"{path} has no column of numbers; {nearest('', [str(c) for c in frame.columns])}")
+        return numbers.to_numpy()
+    if key not in frame.columns:
+        raise DataError(f"{path} has no column {key!r}; {nearest(key, [str(column) for column in frame.columns])}")
+    return _plain(frame[key].to_numpy())
+
+
+def _plain(values: Any) -> np.ndarray:
+    """Objects that are text as text."""
+    values = np.asarray(values)
+    if values.dtype == object:
+        flat = [item.decode() if isinstance(item, bytes) else item for item in values.ravel()]
+        if any(isinstance(item, str) for item in flat):
+            return np.array([item if isinstance(item, str) else "" for item in flat], dtype=np.str_).reshape(
+                values.shape
+            )
+    return values

@@ -1,0 +1,427 @@
+"""Objects that actkit draws itself: eight categories of solid shapes, their members as vectors of numbers.
+
+A shape is a signed distance function put together from boxes, cylinders, cones, tori and capsules (the formulas are the
+Euclidean distances to those solids, exact or a lower bound). Rays in parallel projection walk along it ("sphere
+tracing", J. C. Hart, The Visual Computer 12, 527, 1996), and one light shades it, with a soft shadow on the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from actkit.data_specs.data_set import Made
+from actkit.data_specs.rendered_faces import held_out
+from actkit.data_specs.rendering import (
+    develop,
+    item_stream,
+    light_direction,
+    nuisance_stream,
+    pixel_grid,
+    rotation,
+    truth_rdms,
+)
+from actkit.options import Options, with_options
+from actkit.stimuli import Stimuli
+
+PARAMETERS = ("height", "width", "thickness", "detail", "tone", "hue")
+"""What makes a member of a category; each number lies between -1 and 1."""
+
+NUISANCES = (
+    "yaw", "pitch", "roll", "light_azimuth", "light_elevation", "light_strength", "scale", "shift_x", "shift_y",
+    "background", "noise",
+)  # fmt: skip
+"""What differs between pictures of one member: degrees, relative size, shifts in half-widths of the picture."""
+
+# Centre and half-range of every nuisance at strength 1.
+_NUISANCE_RANGES = {
+    "yaw": (30.0, 60.0), "pitch": (20.0, 14.0), "roll": (0.0, 7.0), "light_azimuth": (-10.0, 60.0),
+    "light_elevation": (42.0, 22.0), "light_strength": (0.72, 0.15), "scale": (0.92, 0.14), "shift_x": (0.0, 0.12),
+    "shift_y": (0.0, 0.08), "background": (0.62, 0.22), "noise": (0.012, 0.012),
+}  # fmt: skip
+
+_PALETTE = np.array(
+    [[0.80, 0.24, 0.20], [0.87, 0.57, 0.18], [0.38, 0.60, 0.26], [0.19, 0.52, 0.58], [0.25, 0.36, 0.70], [0.57, 0.32, 0.60]],
+    dtype=np.float32,
+)
+_WOOD = np.array([0.55, 0.37, 0.22], dtype=np.float32)
+_METAL = np.array([0.62, 0.64, 0.67], dtype=np.float32)
+_DARK = np.array([0.20, 0.21, 0.23], dtype=np.float32)
+
+Point = tuple[np.ndarray, np.ndarray, np.ndarray]
+Shape = Callable[[Point], list[np.ndarray]]
+
+
+class RenderedObjectsOptions(Options):
+    """Options of the rendered objects."""
+
+    n_categories: int = Field(8, ge=1, le=8, description="how many categories, in the order of CATEGORIES")
+    n_members: int = Field(5, ge=1, description="members of each category, with proportions and colours of their own")
+    n_exemplars: int = Field(10, ge=1, description="pictures of each member")
+    size: int = Field(64, ge=16, le=512, description="width and height in pixels")
+    nuisance: float = Field(1.0, ge=0, le=1.5, description="how much pose, light, place and noise vary")
+    test: float = Field(0.25, ge=0, lt=1, description="fraction of each member's pictures held out as test")
+    seed: int = Field(0, ge=0, description="seed; a picture depends on seed, category, member and exemplar alone")
+
+
+# ------------------------------------------------------------------ solids
+
+
+def _box(p: Point, half: tuple[float, float, float], round_: float = 0.02) -> np.ndarray:
+    """Distance to a box with rounded edges."""
+    q = [np.abs(axis) - (h - round_) for axis, h in zip(p, half, strict=True)]
+    outside = np.sqrt(sum(np.maximum(axis, 0) ** 2 for axis in q))
+    return outside + np.minimum(np.maximum(np.maximum(q[0], q[1]), q[2]), 0) - round_
+
+
+def _cylinder(p: Point, radius: float, half: float, round_: float = 0.02) -> np.ndarray:
+    """Distance to an upright cylinder."""
+    r = np.sqrt(p[0] ** 2 + p[2] ** 2) - (radius - round_)
+    h = np.abs(p[1]) - (half - round_)
+    return np.minimum(np.maximum(r, h), 0) + np.sqrt(np.maximum(r, 0) ** 2 + np.maximum(h, 0) ** 2) - round_
+
+
+def _cone(p: Point, low: float, high: float, half: float) -> np.ndarray:
+    """A lower bound of the distance to an upright cone frustum of radius `low` below and `high` above."""
+    slope = (high - low) / (2 * half)
+    r = np.sqrt(p[0] ** 2 + p[2] ** 2)
+    side = (r - (low + slope * (p[1] + half))) / np.sqrt(1 + slope * slope)
+    return np.maximum(side, np.abs(p[1]) - half)
+
+
+def _ellipsoid(p: Point, radii: tuple[float, float, float]) -> np.ndarray:
+    """About the distance to an ellipsoid (first order)."""
+    k = np.sqrt(sum((axis / r) ** 2 for axis, r in zip(p, radii, strict=True)))
+    g = np.sqrt(sum((axis / (r * r)) ** 2 for axis, r in zip(p, radii, strict=True)))
+    return k * (k - 1) / np.maximum(g, 1e-4)
+
+
+def _torus(p: Point, ring: float, tube: float) -> np.ndarray:
+    """Distance to a torus that stands upright, facing the z axis."""
+    return np.sqrt((np.sqrt(p[0] ** 2 + p[1] ** 2) - ring) ** 2 + p[2] ** 2) - tube
+
+
+def _at(p: Point, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Point:
+    """The points as seen from a part's own centre."""
+    return p[0] - x, p[1] - y, p[2] - z
+
+
+def _merge(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
+    """Union with a fillet of size `k`."""
+    h = np.maximum(k - np.abs(a - b), 0) / k
+    return np.minimum(a, b) - h * h * (k * 0.25)
+
+
+# -------------------------------------------------------------- categories
+
+
+def _mug(m: dict[str, float]) -> Shape:
+    r, h = 0.42 * (1 + 0.22 * m["width"]), 0.52 * (1 + 0.22 * m["height"])
+    wall, ring = 0.05 * (1 + 0.3 * m["thickness"]), 0.26 * (1 + 0.25 * m["detail"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        body = np.maximum(_cylinder(p, r, h), -_cylinder(_at(p, y=2 * wall), r - wall, h + wall))
+        handle = np.maximum(_torus(_at(p, x=r + 0.02), ring, 0.055 * (1 + 0.3 * m["thickness"])), r - 0.03 - np.hypot(p[0], p[2]))
+        return [np.minimum(body, handle)]
+
+    return shape
+
+
+def _bottle(m: dict[str, float]) -> Shape:
+    r, h = 0.27 * (1 + 0.25 * m["width"]), 0.46 * (1 + 0.15 * m["height"])
+    neck, long = 0.085 * (1 + 0.3 * m["thickness"]), 0.34 * (1 + 0.3 * m["detail"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        body = _merge(_cylinder(_at(p, y=-0.30), r, h, 0.08), _cylinder(_at(p, y=-0.30 + h + 0.5 * long), neck, long, 0.02), 0.30)
+        return [body, _cylinder(_at(p, y=-0.30 + h + 1.5 * long), neck + 0.025, 0.06)]
+
+    return shape
+
+
+def _chair(m: dict[str, float]) -> Shape:
+    w, seat = 0.40 * (1 + 0.18 * m["width"]), -0.10 + 0.06 * m["height"]
+    leg, back = 0.042 * (1 + 0.4 * m["thickness"]), 0.42 * (1 + 0.25 * m["detail"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        flat = _box(_at(p, y=seat), (w, 0.05, w))
+        rest = _box(_at(p, y=seat + back, z=-w + 0.05), (w, back, 0.045))
+        corner = (np.abs(p[0]) - (w - leg), p[1] - 0.5 * (seat - 0.82), np.abs(p[2]) - (w - leg))
+        return [np.minimum(flat, rest), _box(corner, (leg, 0.5 * (seat + 0.82), leg), 0.01)]
+
+    return shape
+
+
+def _table(m: dict[str, float]) -> Shape:
+    w, d, top = 0.80 * (1 + 0.12 * m["width"]), 0.50 * (1 + 0.2 * m["detail"]), 0.12 + 0.12 * m["height"]
+    leg = 0.05 * (1 + 0.4 * m["thickness"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        flat = _box(_at(p, y=top), (w, 0.05, d))
+        corner = (np.abs(p[0]) - (w - 0.08), p[1] - 0.5 * (top - 0.66), np.abs(p[2]) - (d - 0.08))
+        return [flat, _box(corner, (leg, 0.5 * (top + 0.66), leg), 0.01)]
+
+    return shape
+
+
+def _lamp(m: dict[str, float]) -> Shape:
+    h, wide = 0.10 * m["height"], 0.46 * (1 + 0.2 * m["width"])
+    narrow, stem = wide * (0.55 + 0.2 * m["detail"]), 0.035 * (1 + 0.4 * m["thickness"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        shade = _cone(_at(p, y=0.48 + h), wide, narrow, 0.30)
+        stand = np.minimum(_cylinder(_at(p, y=-0.25), stem, 0.55 + h), _cylinder(_at(p, y=-0.80), 0.30, 0.05))
+        return [shade, stand]
+
+    return shape
+
+
+def _tree(m: dict[str, float]) -> Shape:
+    w, h = 0.46 * (1 + 0.18 * m["width"]), 0.46 * (1 + 0.18 * m["height"])
+    trunk, spread = 0.085 * (1 + 0.35 * m["thickness"]), 0.22 * (1 + 0.5 * m["detail"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        crown = _ellipsoid(_at(p, y=0.36), (w, h, w))
+        for x, y, z in ((-1.0, 0.12, 0.3), (0.9, 0.20, 0.4), (0.1, 0.05, -1.0), (0.2, 0.62, 0.2)):
+            blob = _ellipsoid(_at(p, x=spread * x, y=y, z=spread * z), (0.62 * w, 0.62 * h, 0.62 * w))
+            crown = _merge(crown, blob, 0.08)
+        return [crown, _cone(_at(p, y=-0.52), 1.4 * trunk, trunk, 0.42)]
+
+    return shape
+
+
+def _aeroplane(m: dict[str, float]) -> Shape:
+    body, span = 0.145 * (1 + 0.3 * m["thickness"]), 0.86 * (1 + 0.14 * m["width"])
+    chord, sweep, long = 0.17 * (1 + 0.25 * m["height"]), 0.28 + 0.22 * m["detail"], 0.88
+
+    def shape(p: Point) -> list[np.ndarray]:
+        hull = _ellipsoid(p, (long, body, body))
+        back = p[0] + sweep * np.abs(p[2])
+        wings = _box((back - 0.10, p[1] + 0.03, p[2]), (chord, 0.030, span), 0.02) * 0.85
+        tail = _box((back + 0.62, p[1] - 0.06, p[2]), (0.10, 0.024, 0.34), 0.02) * 0.85
+        fin = _box((p[0] + 0.66 + 0.5 * (p[1] - 0.2), p[1] - 0.20, p[2]), (0.11, 0.22, 0.024), 0.02) * 0.85
+        return [hull, np.minimum(np.minimum(wings, tail), fin)]
+
+    return shape
+
+
+def _hammer(m: dict[str, float]) -> Shape:
+    grip, long = 0.062 * (1 + 0.35 * m["thickness"]), 0.62 * (1 + 0.10 * m["height"])
+    head, half = 0.125 * (1 + 0.25 * m["detail"]), 0.40 * (1 + 0.20 * m["width"])
+
+    def shape(p: Point) -> list[np.ndarray]:
+        lying = (p[1] - 0.58, p[0], p[2])
+        block = _cylinder(_at(lying, y=0.35 * half), head, 0.55 * half)
+        peen = _cone(_at(lying, y=-0.62 * half), 0.035, 0.8 * head, 0.48 * half)
+        return [_cylinder(_at(p, y=-0.22), grip, long, 0.03), np.minimum(block, peen)]
+
+    return shape
+
+
+_SHAPES: dict[str, tuple[Callable[[dict[str, float]], Shape], np.ndarray | None]] = {
+    # The colour of the second part; the first has the member's own.
+    "mug": (_mug, None),
+    "bottle": (_bottle, _DARK),
+    "chair": (_chair, _WOOD),
+    "table": (_table, _DARK),
+    "lamp": (_lamp, _METAL),
+    "tree": (_tree, _WOOD),
+    "aeroplane": (_aeroplane, _METAL),
+    "hammer": (_hammer, _METAL),
+}
+
+CATEGORIES = tuple(_SHAPES)
+"""The categories, in their order."""
+
+_MEMBERS_APART = 1 << 20  # members of a category have streams of their own, however many there are
+
+
+@with_options(RenderedObjectsOptions)
+def rendered_objects(options: RenderedObjectsOptions) -> Made:
+    """Draw pictures of objects.
+
+    Returns
+    -------
+    Made
+        Pictures uint8 (n, size, size, 3), category by category and member by member, with the labels ``category``,
+        ``member``, ``exemplar``, ``split`` and every nuisance. Variables: ``parameters`` (stimulus, unit), the member's
+        numbers; ``truth``, RDMs known from the drawing (dim model: ``category`` and ``member`` 0 or 1,
+        ``member parameters``, ``pose`` in degrees, ``light``).
+    """
+    shape = (options.n_categories, options.n_members, options.n_exemplars)
+    categories, members, exemplars = (axis.ravel() for axis in np.indices(shape))
+    grid = pixel_grid(options.size)
+    pictures = np.empty((len(categories), options.size, options.size, 3), dtype=np.uint8)
+    parameters = np.empty((len(categories), len(PARAMETERS)))
+    nuisances = np.empty((len(categories), len(NUISANCES)))
+    for row, (category, member, exemplar) in enumerate(zip(categories, members, exemplars, strict=True)):
+        item = int(category) * _MEMBERS_APART + int(member)
+        parameters[row] = item_stream(options.seed, item).uniform(-1, 1, len(PARAMETERS))
+        rng = nuisance_stream(options.seed, item, int(exemplar))
+        nuisances[row] = [
+            centre + options.nuisance * half * x
+            for (centre, half), x in zip(_NUISANCE_RANGES.values(), rng.uniform(-1, 1, len(NUISANCES)), strict=True)
+        ]
+        nuisances[row, -1] = max(nuisances[row, -1], 0.0) if options.nuisance > 0 else 0.0
+        numbers = dict(zip(PARAMETERS, parameters[row].tolist(), strict=True))
+        view = dict(zip(NUISANCES, nuisances[row].tolist(), strict=True))
+        pictures[row] = develop(draw_object(CATEGORIES[category], numbers, view, grid), view["noise"], rng)
+    names = np.array(CATEGORIES)[categories]
+    member_names = np.array([f"{name}_{member:02d}" for name, member in zip(names, members, strict=True)])
+    ids = [f"{name}_{exemplar:03d}" for name, exemplar in zip(member_names, exemplars, strict=True)]
+    labels: dict[str, Any] = {
+        "category": names,
+        "member": member_names,
+        "exemplar": exemplars,
+        "split": held_out(exemplars, options.n_exemplars, options.test),
+        **dict(zip(NUISANCES, nuisances.T, strict=True)),
+    }
+    order = "category by category, member by member, exemplars in order"
+    stimuli = Stimuli.from_array(pictures, ids, labels, "rendered_objects", order)
+    return Made(stimuli, _variables(stimuli, parameters, nuisances))
+
+
+def _variables(stimuli: Stimuli, parameters: np.ndarray, nuisances: np.ndarray) -> dict[str, Any]:
+    """What is known of the pictures because they were drawn; RDMs are computed when asked for."""
+    import xarray as xr
+
+    def truth() -> xr.Dataset:
+        light = [light_direction(a, e) for a, e in nuisances[:, [3, 4]]]
+        same = {key: stimuli.labels[key] for key in ("category", "member")}
+        measured = {"member parameters": parameters, "pose": nuisances[:, :3], "light": np.array(light)}
+        return truth_rdms(stimuli.ids, same, measured, "rendered_objects truth")
+
+    table = xr.DataArray(
+        parameters,
+        dims=("stimulus", "unit"),
+        coords={"stimulus": stimuli.ids, "unit": list(PARAMETERS)},
+        name="parameters",
+        attrs={"long_name": "member parameters", "units": "1", "kind": "features"},
+    )
+    return {"parameters": table, "truth": truth}
+
+
+def draw_object(
+    category: str, member: dict[str, float], view: dict[str, float], grid: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Draw one object.
+
+    Parameters
+    ----------
+    category : str
+        One of `CATEGORIES`.
+    member : dict of str to float
+        A number between -1 and 1 for each of `PARAMETERS`.
+    view : dict of str to float
+        A number for each of `NUISANCES`.
+    grid : tuple of numpy.ndarray, each of shape (s, s)
+        Sample positions from `pixel_grid`.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (3, s, s)
+        Samples, 0 to 1 (a little beyond where the light is strong).
+    """
+    make, second = _SHAPES[category]
+    shape = make(member)
+    own = _own_colour(category, member)
+    zoom = np.float32(1.25 / view["scale"])
+    u = ((grid[0] - np.float32(view["shift_x"])) * zoom).ravel()
+    v = ((grid[1] - np.float32(view["shift_y"])) * zoom).ravel()
+    turn = rotation(view["yaw"], view["pitch"], view["roll"])
+    light = light_direction(view["light_azimuth"], view["light_elevation"])
+    towards = turn[2]  # the camera's direction in object coordinates
+    start = tuple(turn[0, k] * u + turn[1, k] * v + np.float32(1.6) * towards[k] for k in range(3))
+    hit, depth = _march(shape, start, towards, u * u + v * v < 1.6**2)
+
+    grey = np.float32(view["background"])
+    picture = np.broadcast_to(grey * (1 + np.float32(0.10) * grid[1].ravel()), (3, len(u))).copy()
+    picture *= 1 - _shadow(shape, start, towards, turn, light, view)
+    points = tuple((start[k] - depth * towards[k])[hit] for k in range(3))
+    parts = np.array(shape(points))  # type: ignore[arg-type]
+    albedo = np.where(parts.argmin(axis=0) == 0, own[:, None], (own if second is None else second)[:, None])
+    normal = _turn_back(turn, _normals(shape, points))  # type: ignore[arg-type]
+    cosine = light @ normal
+    strength = np.float32(view["light_strength"])
+    shine = np.maximum(2 * cosine * normal[2] - light[2], 0)
+    for _ in range(4):
+        shine = shine * shine
+    ambient = (1.04 - strength) * (0.85 + 0.25 * normal[1])
+    picture[:, hit] = albedo * (ambient + strength * np.maximum(cosine, 0)) + np.float32(0.18) * shine
+    return picture.reshape(3, *grid[0].shape)
+
+
+def _own_colour(category: str, member: dict[str, float]) -> np.ndarray:
+    """The colour of a member's first part."""
+    place = 0.5 * (member["hue"] + 1) * (len(_PALETTE) - 1)
+    low = min(int(place), len(_PALETTE) - 2)
+    colour = _PALETTE[low] + (_PALETTE[low + 1] - _PALETTE[low]) * (place - low)
+    if category == "tree":
+        colour = 0.35 * colour + 0.65 * np.array([0.22, 0.48, 0.18])
+    elif category == "hammer":
+        colour = 0.4 * colour + 0.6 * _WOOD
+    return np.clip(colour * (1 + 0.25 * member["tone"]), 0, 1).astype(np.float32)
+
+
+def _distance(shape: Shape, p: Point) -> np.ndarray:
+    """Distance to the nearest part."""
+    parts = shape(p)
+    nearest = parts[0]
+    for part in parts[1:]:
+        nearest = np.minimum(nearest, part)
+    return nearest
+
+
+def _march(shape: Shape, start: Any, towards: np.ndarray, worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Walk all rays until they touch the shape or leave its neighbourhood; rays that are done are dropped."""
+    depth = np.zeros(len(worth), dtype=np.float32)
+    hit = np.zeros(len(worth), dtype=bool)
+    alive = np.flatnonzero(worth)
+    for _ in range(48):
+        walked = depth[alive]
+        p = tuple(start[k][alive] - walked * towards[k] for k in range(3))
+        d = _distance(shape, p)  # type: ignore[arg-type]
+        touched = d < 0.004
+        hit[alive[touched]] = True
+        depth[alive] = walked + np.where(touched, 0, d)
+        alive = alive[~touched & (walked + d < 3.4)]
+        if len(alive) == 0:
+            break
+    return hit, depth
+
+
+def _normals(shape: Shape, p: Point) -> np.ndarray:
+    """Gradient of the distance, from its differences along four diagonals."""
+    total = np.zeros((3, len(p[0])), dtype=np.float32)
+    for signs in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
+        d = _distance(shape, tuple(axis + np.float32(0.004 * s) for axis, s in zip(p, signs, strict=True)))  # type: ignore[arg-type]
+        total += np.array(signs, dtype=np.float32)[:, None] * d
+    return total / (np.sqrt((total * total).sum(axis=0)) + np.float32(1e-9))
+
+
+def _turn_back(turn: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Directions in camera coordinates."""
+    return np.stack([turn[k, 0] * directions[0] + turn[k, 1] * directions[1] + turn[k, 2] * directions[2] for k in range(3)])
+
+
+def _shadow(
+    shape: Shape, start: Any, towards: np.ndarray, turn: np.ndarray, light: np.ndarray, view: dict[str, float]
+) -> np.ndarray:
+    """A soft shadow on the floor below the object, darkest where the two touch."""
+    down = float(towards[1])
+    floor = -0.88
+    if down < 0.05:  # seen from the side the floor is a line
+        return np.zeros(len(start[0]), dtype=np.float32)
+    t = (start[1] - floor) / down
+    x, z = start[0] - t * towards[0], start[2] - t * towards[2]
+    near = np.flatnonzero((x * x + z * z < 4.0) & (t > 0))
+    to_light = turn.T @ light  # object coordinates
+    shade = np.zeros(len(t), dtype=np.float32)
+    open_sky = np.ones(len(near), dtype=np.float32)
+    for step in (0.06, 0.25, 0.5, 0.8):
+        p = (x[near] + step * to_light[0], np.float32(floor) + step * to_light[1] + 0 * x[near], z[near] + step * to_light[2])
+        open_sky = np.minimum(open_sky, np.clip(_distance(shape, p) / np.float32(0.05 + 0.35 * step), 0, 1))
+    shade[near] = np.float32(0.55 * view["light_strength"]) * (1 - open_sky)
+    return shade

@@ -1,0 +1,372 @@
+"""From a variable's spec to an xarray object: read, name the dims, transform, align with the stimuli, describe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from actkit.data_specs.loaders import fit_dims, read_array, read_table
+from actkit.data_specs.schema import CoordinateSpec, SourceSpec, Spec, Transform, VariableSpec, loader_for
+
+from actkit.errors import DataError, InputError, nearest
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Named:
+    """Values with dims and coordinates; unlike xarray, two dims may both be ``stimulus`` (an RDM as a matrix)."""
+
+    values: np.ndarray
+    dims: tuple[str, ...]
+    coords: Mapping[str, tuple[str, np.ndarray]]
+
+    def axis(self, dim: str, what: str) -> int:
+        """The axis of a dim, which must be there once."""
+        if self.dims.count(dim) != 1:
+            raise DataError(f"{what}: {dim!r} is {'there twice' if dim in self.dims else 'no dim'} of {self.dims}")
+        return self.dims.index(dim)
+
+
+def read_variable(name: str, spec: Spec, folder: Path, stimulus_ids: np.ndarray) -> xr.DataArray | xr.Dataset:
+    """Read one variable of a data set.
+
+    Parameters
+    ----------
+    name : str
+        The variable's name in the spec.
+    spec : Spec
+        The data set's spec.
+    folder : Path
+        Where its files lie.
+    stimulus_ids : numpy.ndarray of str, shape (n,)
+        The ids of the stimuli, in order; the variable comes out in this order.
+
+    Returns
+    -------
+    xarray.DataArray or xarray.Dataset
+        An RDM dataset (see `actkit.recordings`) for the kind ``rdm``, else an array with the dims of the spec.
+        ``attrs`` say data set, kind, units of measure, citation and licence.
+
+    Raises
+    ------
+    DataError
+        If the file lacks what the spec names, or shapes, names or stimuli do not fit.
+    """
+    variable = spec.variables[name]
+    what = f"{spec.name}, variable {name!r}"
+    source = variable.source
+    assert source.file is not None  # drawn variables never come here
+    file = spec.files[source.file]
+    loader = loader_for(file.path, source.loader)
+    if (loader == "netcdf" and source.key is None) or source.region is not None:
+        named = _from_assembly(folder / file.path, source)
+    elif source.index is not None:
+        named = _from_tidy(folder / file.path, source, what)
+    else:
+        named = _from_array(folder / file.path, variable, loader, what, stimulus_ids)
+    for coordinate, coord in variable.coords.items():
+        named = _with_coord(named, coordinate, coord, spec, source, folder, what)
+    leading = variable.dims[0]
+    names = None if variable.names is None else np.array(variable.names)
+    before = leading in named.dims  # a dim that stacking makes gets its names afterwards
+    if names is not None and before:
+        named = _named_along(named, leading, names, what)
+    for step in source.transforms:
+        named = _TRANSFORMS[step.word](named, step, what)
+    if names is not None and not before:
+        named = _named_along(named, leading, names, what)
+    attrs = {
+        "data_set": spec.name,
+        "variable": name,
+        "kind": variable.kind,
+        "long_name": variable.description,
+        "units": variable.units,
+        "licence": spec.licence,
+        "citation": variable.citation or "; ".join(spec.citation),
+        "file_sha256": file.sha256,
+        **({"note": variable.note} if variable.note else {}),
+        **variable.attrs,
+    }
+    if variable.kind == "rdm":
+        return _as_rdms(named, variable, name, stimulus_ids, attrs, what)
+    return _as_array(named, variable, name, stimulus_ids, attrs, what)
+
+
+def _from_array(path: Path, variable: VariableSpec, loader: Any, what: str, stimulus_ids: np.ndarray) -> Named:
+    """Values from one array of a file, or from several put side by side along a new first dim."""
+    source = variable.source
+    dims = tuple(source.dims or variable.dims)
+    keys: list[str | None] = [*source.key] if source.key else [None]
+    if len(keys) == 1:
+        values = fit_dims(read_array(path, loader, keys[0]), len(dims), what)
+    else:
+        parts = [fit_dims(read_array(path, loader, key), len(dims) - 1, f"{what}, {key}") for key in keys]
+        if len({part.shape for part in parts}) > 1:
+            raise DataError(f"{what}: the arrays of {', '.join(map(str, keys))} differ in shape")
+        values = np.stack(parts)
+    coords: dict[str, tuple[str, np.ndarray]] = {}
+    if "stimulus" in dims:
+        ids = stimulus_ids
+        if source.stimulus_key is not None:
+            ids = np.ravel(read_array(path, loader, source.stimulus_key)).astype(np.str_)
+        coords["stimulus"] = ("stimulus", ids)
+        if len(ids) != values.shape[dims.index("stimulus")]:
+            raise DataError(
+                f"{what}: the file has {values.shape[dims.index('stimulus')]} stimuli and there are {len(ids)} ids; "
+                "name the ids in the file with stimulus_key if they are a subset"
+            )
+    return Named(values, dims, coords)
+
+
+def _from_tidy(path: Path, source: SourceSpec, what: str) -> Named:
+    """Values from a table with one row a value and a column for each dim."""
+    frame = read_table(path)
+    columns = [str(column) for column in frame.columns]
+    index = source.index or {}
+    for column in (*index.values(), *(source.key or [])):
+        if column not in columns:
+            raise DataError(f"{what}: {path} has no column {column!r}; {nearest(column, columns)}")
+    if not source.key or len(source.key) != 1:
+        raise DataError(f"{what}: a tidy table needs one key, the column of values")
+    levels, places = [], []
+    for column in index.values():
+        texts = frame[column].astype(str).to_numpy().astype(np.str_)
+        seen: dict[str, int] = {}
+        places.append(np.array([seen.setdefault(text, len(seen)) for text in texts.tolist()], dtype=np.int64))
+        levels.append(np.array(list(seen), dtype=np.str_))
+    shape = tuple(len(level) for level in levels)
+    flat = np.ravel_multi_index(tuple(places), shape)
+    if len(np.unique(flat)) < len(flat):
+        raise DataError(
+            f"{what}: {len(flat) - len(np.unique(flat))} rows of {path} repeat a combination of "
+            f"{', '.join(index.values())}; add the column that tells them apart (a repetition) to index"
+        )
+    column_values = frame[source.key[0]].to_numpy()
+    if column_values.dtype.kind in "biuf":
+        values = np.full(int(np.prod(shape)), np.nan)
+        values[flat] = column_values
+    else:
+        values = np.full(int(np.prod(shape)), "", dtype=object)
+        values[flat] = column_values
+        values = np.array([item if isinstance(item, str) else "" for item in values], dtype=np.str_)
+    coords = {str(dim): (str(dim), level) for dim, level in zip(index, levels, strict=True)}
+    return Named(values.reshape(shape), tuple(index), coords)
+
+
+def _from_assembly(path: Path, source: SourceSpec) -> Named:
+    """Values from a netCDF assembly."""
+    from actkit.data_specs.assemblies import read_assembly
+
+    key = source.key[0] if source.key else None
+    array = read_assembly(path, key, source.stimulus_key, source.region)
+    coords = {str(name): (str(coord.dims[0]), coord.values) for name, coord in array.coords.items() if coord.ndim == 1}
+    return Named(array.values, tuple(str(dim) for dim in array.dims), coords)
+
+
+def _with_coord(
+    named: Named, name: str, coord: CoordinateSpec, spec: Spec, source: SourceSpec, folder: Path, what: str
+) -> Named:
+    """Add a coordinate that the spec declares."""
+    if coord.values is not None:
+        values = np.array(coord.values)
+    else:
+        file = spec.files[coord.file or source.file or ""]
+        values = np.ravel(read_array(folder / file.path, loader_for(file.path, coord.loader), coord.key))
+    if coord.pattern is not None:
+        values = np.array(
+            [_matched(coord.pattern, text, f"{what}, coordinate {name!r}") for text in values.astype(str)]
+        )
+    size = named.values.shape[named.axis(coord.dim, what)]
+    if len(values) != size:
+        raise DataError(f"{what}: the coordinate {name!r} has {len(values)} values for {size} along {coord.dim!r}")
+    return replace(named, coords={**named.coords, name: (coord.dim, values)})
+
+
+def _matched(pattern: str, text: str, what: str) -> str:
+    """The first group of a pattern in a text, or the whole match."""
+    found = re.search(pattern, text)
+    if found is None:
+        raise DataError(f"{what}: {text!r} does not match the pattern {pattern!r}")
+    return found.group(1) if found.groups() else found.group(0)
+
+
+def _named_along(named: Named, dim: str, names: np.ndarray, what: str) -> Named:
+    """Give a dim its names."""
+    size = named.values.shape[named.axis(dim, what)]
+    if len(names) != size:
+        raise DataError(f"{what}: {len(names)} names for {size} along {dim!r}")
+    return replace(named, coords={**named.coords, dim: (dim, names)})
+
+
+def _take(named: Named, dim: str, positions: np.ndarray) -> Named:
+    """Positions along a dim, along both axes where there are two."""
+    values = named.values
+    for axis, own in enumerate(named.dims):
+        if own == dim:
+            values = np.take(values, positions, axis=axis)
+    coords = {
+        name: (along, column[positions] if along == dim else column) for name, (along, column) in named.coords.items()
+    }
+    return Named(values, named.dims, coords)
+
+
+def _names_of(named: Named, dim: str, what: str) -> list[str]:
+    """The names along a dim."""
+    if dim not in named.dims:
+        raise DataError(f"{what}: {dim!r} is no dim of {named.dims}")
+    if dim not in named.coords:
+        raise DataError(f"{what}: {dim!r} has no names to go by; give them under coords or names")
+    return [str(value) for value in named.coords[dim][1]]
+
+
+def _select(named: Named, step: Transform, what: str) -> Named:
+    for dim, wanted in (step.select or {}).items():
+        if dim not in named.dims:
+            raise DataError(f"{what}: select: {dim!r} is no dim of {named.dims}")
+        size = named.values.shape[named.dims.index(dim)]
+        positions = []
+        for item in wanted:
+            if isinstance(item, str):
+                names = _names_of(named, dim, what)
+                if item not in names:
+                    raise DataError(f"{what}: select: {dim!r} has no {item!r}; {nearest(item, names)}")
+                positions.append(names.index(item))
+            elif -size <= item < size:
+                positions.append(item % size)
+            else:
+                raise DataError(f"{what}: select: {dim!r} has {size} entries, there is no position {item}")
+        named = _take(named, dim, np.array(positions, dtype=np.int64))
+    return named
+
+
+def _drop(named: Named, step: Transform, what: str) -> Named:
+    for dim, unwanted in (step.drop or {}).items():
+        names = _names_of(named, dim, what)
+        for item in unwanted:
+            if item not in names:
+                raise DataError(f"{what}: drop: {dim!r} has no {item!r}; {nearest(item, names)}")
+        kept = [i for i, name in enumerate(names) if name not in unwanted]
+        named = _take(named, dim, np.array(kept, dtype=np.int64))
+    return named
+
+
+def _rename(named: Named, step: Transform, what: str) -> Named:
+    for dim, new in (step.rename or {}).items():
+        names = _names_of(named, dim, what)
+        for old in new:
+            if old not in names:
+                raise DataError(f"{what}: rename: {dim!r} has no {old!r}; {nearest(old, names)}")
+        renamed = np.array([new.get(name, name) for name in names])
+        named = replace(named, coords={**named.coords, dim: (dim, renamed)})
+    return named
+
+
+def _average(named: Named, step: Transform, what: str) -> Named:
+    for dim in step.average or []:
+        axis = named.axis(dim, what)
+        there = ~np.isnan(named.values)
+        counts = there.sum(axis=axis)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.where(there, named.values, 0).sum(axis=axis, dtype=np.float64) / counts
+        dims = tuple(own for i, own in enumerate(named.dims) if i != axis)
+        named = Named(values, dims, {name: pair for name, pair in named.coords.items() if pair[0] != dim})
+    return named
+
+
+def _stack(named: Named, step: Transform, what: str) -> Named:
+    for new, old in (step.stack or {}).items():
+        axes = [named.axis(dim, what) for dim in old]
+        others = [axis for axis in range(named.values.ndim) if axis not in axes]
+        sizes = [named.values.shape[axis] for axis in axes]
+        values = named.values.transpose(*axes, *others).reshape(-1, *(named.values.shape[axis] for axis in others))
+        places = np.indices(sizes).reshape(len(sizes), -1)
+        coords: dict[str, tuple[str, np.ndarray]] = {}
+        for name, (dim, column) in named.coords.items():
+            if dim in old:
+                coords[name] = (new, column[places[old.index(dim)]])  # type: ignore[arg-type]
+            else:
+                coords[name] = (dim, column)
+        named = Named(values, (new, *(named.dims[axis] for axis in others)), coords)
+    return named
+
+
+def _transpose(named: Named, step: Transform, what: str) -> Named:
+    order = step.transpose or []
+    if sorted(order) != sorted(named.dims) or len(set(order)) < len(order):
+        raise DataError(f"{what}: transpose: {order} is no order of the dims {named.dims}")
+    return Named(named.values.transpose(*(named.dims.index(dim) for dim in order)), tuple(order), named.coords)
+
+
+def _one_minus(named: Named, step: Transform, what: str) -> Named:
+    return replace(named, values=1.0 - named.values)
+
+
+def _scale(named: Named, step: Transform, what: str) -> Named:
+    return replace(named, values=named.values * float(step.scale or 0.0))
+
+
+_TRANSFORMS: dict[str, Callable[[Named, Transform, str], Named]] = {
+    "select": _select,
+    "drop": _drop,
+    "rename": _rename,
+    "average": _average,
+    "stack": _stack,
+    "transpose": _transpose,
+    "one_minus": _one_minus,
+    "scale": _scale,
+}
+
+
+def _as_rdms(
+    named: Named, variable: VariableSpec, name: str, stimulus_ids: np.ndarray, attrs: dict[str, Any], what: str
+) -> xr.Dataset:
+    """The RDM dataset of a variable, over the stimuli in their order."""
+    from actkit.recordings import rdm_dataset, select_stimuli
+
+    leading = variable.dims[0]
+    shape = "stimulus" if named.dims.count("stimulus") == 2 else "pair"
+    if named.dims not in ((leading, "pair"), (leading, "stimulus", "stimulus")):
+        raise DataError(
+            f"{what}: the transforms leave the dims {named.dims}; an RDM needs {leading} and then the pairs"
+        )
+    ids = named.coords["stimulus"][1] if shape == "stimulus" else stimulus_ids
+    names = named.coords[leading][1] if leading in named.coords else np.arange(len(named.values)).astype(str)
+    further = {
+        key: (leading, column) for key, (dim, column) in named.coords.items() if dim == leading and key != leading
+    }
+    numbers = np.asarray(named.values)
+    numbers = numbers if numbers.dtype == np.float32 else numbers.astype(np.float64)
+    try:
+        rdms = rdm_dataset(numbers, names, leading, ids, variable.measure or "", name, coords=further, **attrs)
+        return select_stimuli(rdms, stimulus_ids)
+    except InputError as error:
+        raise DataError(f"{what} is not what its spec says: {error}") from error
+
+
+def _as_array(
+    named: Named, variable: VariableSpec, name: str, stimulus_ids: np.ndarray, attrs: dict[str, Any], what: str
+) -> xr.DataArray:
+    """The array of a variable, with its stimuli in their order."""
+    import xarray as xr
+
+    if sorted(named.dims) != sorted(variable.dims):
+        raise DataError(f"{what}: reading and transforms leave the dims {named.dims}, the spec says {variable.dims}")
+    array = xr.DataArray(named.values, dims=named.dims, coords=dict(named.coords), name=name, attrs=attrs)
+    array = array.transpose(*variable.dims)
+    if "stimulus" not in array.dims:
+        return array
+    own = {identifier: i for i, identifier in enumerate(array["stimulus"].values.astype(str).tolist())}
+    missing = [identifier for identifier in stimulus_ids.tolist() if identifier not in own]
+    if missing:
+        raise DataError(
+            f"{what} has no values for the stimulus {missing[0]!r}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + f"; {nearest(missing[0], own)}"
+        )
+    return array.isel(stimulus=[own[identifier] for identifier in stimulus_ids.tolist()])
