@@ -1,0 +1,403 @@
+"""From a checked study to its steps: what each needs, what it makes, and whether that is already there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from actkit.compute import format_bytes
+from actkit.errors import ActkitError
+from actkit.options import Options
+from actkit.results import fingerprint
+from actkit.study_file import AnalysisStep, NetworkSpec, Study, said_where
+from actkit.study_workshop import Workshop, key_of
+
+MANIFEST = "manifest.json"
+
+State = Literal["done", "resume", "run"]
+_STATE_WORDS = {"done": "there", "resume": "resume", "run": "to do"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a study.
+
+    Attributes
+    ----------
+    id : str
+        Kind and object: ``"record vgg16"``, ``"rsa judgements"``.
+    kind : str
+        What is done: stimuli, network, record, rdm, rsa, decoding, figures, report.
+    inputs : tuple of str
+        Ids of the steps it needs.
+    outputs : tuple of str
+        Files and stores it makes, relative to the folder of the study.
+    key : str
+        sha256 over the content of all that the outputs depend on.
+    state : {"done", "resume", "run"}
+        Whether the outputs are there, partly there, or to be computed.
+    bytes : int or None
+        Bytes of a recording.
+    note : str
+        What a reader of the plan should know.
+    detail : mapping
+        What the step works on, for the one who runs it.
+    """
+
+    id: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    key: str
+    state: State = "run"
+    bytes: int | None = None
+    note: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a study in the order they run, and the folder they fill."""
+
+    study: Study
+    out: Path
+    steps: tuple[Step, ...]
+
+    def __getitem__(self, id_: str) -> Step:
+        """Find a step by its id."""
+        return next(step for step in self.steps if step.id == id_)
+
+    def describe(self) -> str:
+        """Lay the plan out for people.
+
+        Returns
+        -------
+        str
+            A table: number, state, step, numbers of the steps it needs, what it makes.
+        """
+        number = {step.id: str(i) for i, step in enumerate(self.steps, 1)}
+        rows = [("", "", "step", "needs", "makes")]
+        for step in self.steps:
+            made = ", ".join(_shown(step.outputs))
+            if step.bytes:
+                made += f" ({format_bytes(step.bytes)})"
+            if step.note:
+                made += f"; {step.note}"
+            needs = " ".join(_shortened([number[name] for name in step.inputs]))
+            rows.append((number[step.id], _STATE_WORDS[step.state], step.id, needs, made))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [f"{self.study.title} ({self.study.source}) into {self.out}"]
+        for row in rows:
+            cells = [row[0].rjust(widths[0]), *(cell.ljust(width) for cell, width in zip(row[1:4], widths[1:], strict=True))]
+            lines.append("  ".join([*cells, row[4]]).rstrip())
+        todo = sum(step.state != "done" for step in self.steps)
+        recorded = sum(step.bytes or 0 for step in self.steps if step.state != "done")
+        total = f"{len(self.steps)} steps, {todo} to do" if todo else f"{len(self.steps)} steps, all there"
+        return "\n".join([*lines, total + (f", {format_bytes(recorded)} to record" if recorded else "")])
+
+
+def _shown(outputs: tuple[str, ...]) -> list[str]:
+    """Name outputs in few words: one of each stem."""
+    stems: dict[str, list[str]] = {}
+    for name in outputs:
+        stem, dot, suffix = name.rpartition(".")
+        stems.setdefault(stem if dot else name, []).append(suffix)
+    return [f"{stem}.{'|'.join(suffixes)}" for stem, suffixes in stems.items()]
+
+
+def _shortened(numbers: list[str], limit: int = 5) -> list[str]:
+    """Name the inputs of a step; of many, the first and last."""
+    return numbers if len(numbers) <= limit else [*numbers[: limit - 2], "…", numbers[-1]]
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Read what earlier runs left in a folder.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of a study.
+
+    Returns
+    -------
+    dict
+        Step id to ``{"key", "outputs"}``; empty where there is none, or it cannot be read (all steps then run again).
+    """
+    try:
+        steps = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return steps if isinstance(steps, dict) else {}
+
+
+def output_hash(path: Path) -> str | None:
+    """Hash an output: a file by its bytes, a store by its identity.
+
+    Parameters
+    ----------
+    path : Path
+        A file or a store.
+
+    Returns
+    -------
+    str or None
+        None if it is not there, or the store is incomplete.
+    """
+    if path.is_dir():
+        from actkit.store import open_store
+
+        try:
+            return open_store(path).identity
+        except ActkitError:
+            return None
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def make_plan(study: Study, out: Path, progress: bool | None = None) -> tuple[Plan, Workshop]:
+    """Lay out the steps of a study and see which are already done.
+
+    Parameters
+    ----------
+    study : Study
+        The checked study.
+    out : Path
+        Folder of everything the study makes; it need not exist.
+    progress : bool, optional
+        Show progress bars.
+
+    Returns
+    -------
+    tuple of Plan and Workshop
+        The plan, and what was opened to make it.
+
+    Raises
+    ------
+    ActkitError
+        If something the study names is not there: a data set, a label, a layer.
+    """
+    workshop = Workshop(study, out, progress)
+    steps = _Builder(workshop).build()
+    manifest = read_manifest(out)
+    fresh: set[str] = set()
+    marked = []
+    for step in steps:
+        entry = manifest.get(step.id)
+        whole = (
+            entry is not None
+            and entry.get("key") == step.key
+            and not any(name in fresh for name in step.inputs if step.kind == "report")
+            and set(entry.get("outputs", {})) == set(step.outputs)
+            and all(output_hash(out / name) == digest for name, digest in entry["outputs"].items())
+        )
+        if not whole:
+            fresh.add(step.id)
+            state: State = "run"
+            size = None
+            if step.kind == "record":
+                with said_where(step.detail["where"]):
+                    size, begun = workshop.recording(step.detail["network"], step.detail["options"])
+                state = "resume" if begun else "run"
+            step = replace(step, state=state, bytes=size)
+        else:
+            step = replace(step, state="done")
+        marked.append(step)
+    return Plan(study, out, tuple(marked)), workshop
+
+
+class _Builder:
+    """Makes the steps one kind after the other; keys of later steps take in those of earlier ones."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.study = workshop.study
+        self.steps: dict[str, Step] = {}
+
+    def build(self) -> list[Step]:
+        """Make all the steps."""
+        self.add("stimuli", "", (), ("tables/stimuli.csv",), stimuli=self.workshop.stimuli_key())
+        for number, spec in enumerate(self.study.networks, 1):
+            self._network(number, spec)
+        makers: dict[str, Callable[[AnalysisStep], None]] = {
+            "rdm": self._rdm_step,
+            "rsa": self._rsa_step,
+            "decoding": self._decoding_step,
+        }
+        for analysis in self.study.analyses:
+            makers[analysis.kind](analysis)
+        if self.study.report is not None:
+            shown = tuple(step.id for step in self.steps.values() if step.kind not in ("network", "rdm"))
+            self.add(
+                "report", "", shown, ("report.html",),
+                report=self.study.report.model_dump(), title=self.study.title, text=self.study.text,
+            )
+        return list(self.steps.values())
+
+    def add(
+        self,
+        kind: str,
+        object_: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        detail: Mapping[str, Any] | None = None,
+        note: str = "",
+        key: str | None = None,
+        **content: Any,
+    ) -> Step:
+        """Add one step; its key covers its inputs' keys and the content given."""
+        id_ = f"{kind} {object_}".strip()
+        key = key or key_of(code=True, kind=kind, inputs=[self.steps[name].key for name in inputs], outputs=list(outputs), **content)
+        self.steps[id_] = Step(id_, kind, inputs, outputs, key, note=note, detail=detail or {})
+        return self.steps[id_]
+
+    # ------------------------------------------------------------ recordings
+
+    def _network(self, number: int, spec: NetworkSpec) -> None:
+        """Plan to open, and perhaps train, one network, and to record it."""
+        shop = self.workshop
+        self.add(
+            "network", spec.name, (), (f"networks/{spec.name}.json",), detail={"network": spec},
+            note="trained here" if shop.is_trained(spec) else "",
+            spec=spec.model_dump(exclude={"record", "control"}), content=shop.network_key(spec),
+        )
+        options = self.study.record[spec.name]
+        store = f"stores/{spec.name}.zarr"
+        self.add(
+            "record", spec.name, ("stimuli", f"network {spec.name}"), (store,),
+            detail={"network": spec, "options": options, "where": f"{self.study.source}, networks, item {number} ({spec.name}), record"},
+            # Not the code: a store answers for itself by its identity, and may have taken hours.
+            key=key_of(
+                code=False, network=shop.network_key(spec), stimuli=shop.stimuli.fingerprint, record=_deciding(options)
+            ),
+        )
+
+    # -------------------------------------------------------------- analyses
+
+    def _rdms(self, analysis: AnalysisStep) -> tuple[str, ...]:
+        """Plan the RDMs of every network, once for each set of options."""
+        options = analysis.options["rdm"]
+        names = []
+        for spec in self.study.networks:
+            base = f"{spec.name} {options.model_dump().get('method', '')}".strip()
+            object_, number = base, 1
+            while (step := self.steps.get(f"rdm {object_}")) is not None and step.detail["options"] != options:
+                number += 1
+                object_ = f"{base} {number}"
+            if step is None:
+                self.add(
+                    "rdm", object_, ("stimuli", f"record {spec.name}"), (f"results/rdm_{slug(object_)}.nc",),
+                    detail={"network": spec, "options": options, "where": analysis.where}, options=_deciding(options),
+                    control=spec.control,
+                )
+            names.append(f"rdm {object_}")
+        return tuple(names)
+
+    def _rdm_step(self, analysis: AnalysisStep) -> None:
+        """Plan the panels and maps of the RDMs of networks and data."""
+        names = self._rdms(analysis)
+        label = analysis.own.labels
+        if label is not None:
+            self.workshop.label(label, f"{analysis.where}, labels")
+        for name in names:
+            step = self.steps[name]
+            stem = f"figures/{slug(name)}"
+            self.add(
+                "figures", name, (name, "stimuli"), (*_drawn(stem), *_drawn(f"{stem}_map")),
+                detail={"result": name, "draw": "rdm", "where": analysis.where, "labels": label}, labels=label,
+            )
+        for variable in analysis.own.data:
+            data = self.workshop.data(variable, f"{analysis.where}, data")
+            stem = f"figures/rdm_{slug(variable)}"
+            self.add(
+                "figures", f"rdm {variable}", ("stimuli",), (*_drawn(stem), *_drawn(f"{stem}_map")),
+                detail={"data": variable, "draw": "rdm", "where": analysis.where, "labels": label}, labels=label,
+                data=fingerprint(data),
+                attrs={key: str(value) for key, value in data.attrs.items()},
+            )
+
+    def _rsa_step(self, analysis: AnalysisStep) -> None:
+        """Plan one comparison, with its figure and table, for each variable."""
+        shop = self.workshop
+        rdms = self._rdms(analysis)
+        specs = (*self.study.models, *analysis.models)
+        for variable in analysis.own.data:
+            data = shop.data(variable, f"{analysis.where}, data")
+            models = shop.models(specs, data["stimulus"].values, analysis.where)
+            object_ = self._free("rsa", variable)
+            stem = f"rsa_{slug(object_)}"
+            name = self.add(
+                "rsa", object_, ("stimuli", *rdms), (f"results/{stem}.nc", f"tables/{stem}.csv"),
+                detail={"data": variable, "models": specs, "options": analysis.options["rsa"], "rdms": rdms, "where": analysis.where},
+                options=_deciding(analysis.options["rsa"]), data=fingerprint(data),
+                attrs={key: str(value) for key, value in data.attrs.items()}, models=[fingerprint(model) for model in models],
+            ).id
+            self.add(
+                "figures", name, (name,), _drawn(f"figures/{stem}"), detail={"result": name, "draw": "rsa", "where": analysis.where}
+            )
+
+    def _decoding_step(self, analysis: AnalysisStep) -> None:
+        """Plan the decoding of each label from each network, one figure a label."""
+        for label in analysis.own.labels:
+            values = self.workshop.label(label, f"{analysis.where}, labels")
+            made = []
+            for spec in self.study.networks:
+                object_ = self._free("decoding", f"{spec.name} {label}")
+                stem = f"decoding_{slug(object_)}"
+                made.append(self.add(
+                    "decoding", object_, ("stimuli", f"record {spec.name}"), (f"results/{stem}.nc", f"tables/{stem}.csv"),
+                    detail={"network": spec, "label": label, "options": analysis.options["decoding"], "where": analysis.where},
+                    options=_deciding(analysis.options["decoding"]), label=np.asarray(values),
+                ).id)
+            for name in made:
+                self.add(
+                    "figures", name, (name,), _drawn(f"figures/{slug(name)}"),
+                    detail={"result": name, "draw": "decoding", "where": analysis.where},
+                )
+
+    def _free(self, kind: str, base: str) -> str:
+        """Number the object of a step if the same is asked for twice (with other options)."""
+        object_, number = base, 1
+        while f"{kind} {object_}" in self.steps:
+            number += 1
+            object_ = f"{base} {number}"
+        return object_
+
+
+# Options that change how long a step takes and how it is shared out, not what comes out.
+_HOW = ("memory", "workers", "overwrite", "resume")
+
+
+def _deciding(options: Options) -> dict[str, Any]:
+    """The options that a step's outputs depend on."""
+    return {key: value for key, value in options.model_dump(mode="json").items() if key not in _HOW}
+
+
+def _drawn(stem: str) -> tuple[str, str]:
+    """The two files of a figure."""
+    return f"{stem}.svg", f"{stem}.png"
+
+
+def slug(text: str) -> str:
+    """Make a file name of a step's name.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        Letters, digits, dots, dashes and underscores.
+    """
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")

@@ -1,0 +1,295 @@
+"""Doing the steps of a study one after the other, and noting each in the manifest the moment it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from actkit import __version__
+from actkit.errors import StoreError
+from actkit.recordings import select_stimuli
+from actkit.results import atomic_write, fingerprint, load, save, to_table
+from actkit.study_file import function, said_where
+from actkit.study_plan import MANIFEST, Plan, Step, output_hash, read_manifest
+from actkit.study_workshop import Workshop, call_progress
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep a second run out of a folder; the lock goes when the process goes, however it ends.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of a study; it is made.
+
+    Raises
+    ------
+    StoreError
+        If another run holds the lock.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows; stores still refuse a second writer
+        yield
+        return
+    with open(out / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another run is at work in {out}, and two would overwrite each other's files; wait for it, or give "
+                "this one another folder (--out)"
+            ) from None
+        yield
+
+
+def run_plan(
+    plan: Plan, workshop: Workshop, say: Callable[[str], None], command: str | None = None
+) -> tuple[str, ...]:
+    """Do what is to be done of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        The steps and their state.
+    workshop : Workshop
+        What the plan opened.
+    say : callable
+        Receives one line for each step as it starts.
+    command : str, optional
+        The command that started it, for the report's provenance.
+
+    Returns
+    -------
+    tuple of str
+        The steps that were computed.
+
+    Raises
+    ------
+    ActkitError
+        Whatever a step raises, with its place in the study file.
+    """
+    out = plan.out
+    todo = [step for step in plan.steps if step.state != "done"]
+    with locked(out):
+        atomic_write(out / "study.yaml", plan.study.text)
+        noted = _without_stale(plan, read_manifest(out))
+        _write_manifest(plan, noted)
+        for number, step in enumerate(todo, 1):
+            say(f"[{number}/{len(todo)}] {step.id}" + (" (goes on)" if step.state == "resume" else ""))
+            noted.pop(step.id, None)
+            with said_where(str(step.detail["where"])) if "where" in step.detail else contextlib.nullcontext():
+                _DO[step.kind](Doing(plan, workshop, command), step)
+            noted[step.id] = {"key": step.key, "outputs": {name: output_hash(out / name) for name in step.outputs}}
+            _write_manifest(plan, noted)
+    return tuple(step.id for step in todo)
+
+
+def _write_manifest(plan: Plan, noted: dict[str, Any]) -> None:
+    """Write what is finished, in the order of the plan."""
+    order = {step.id: i for i, step in enumerate(plan.steps)}
+    steps = {name: noted[name] for name in sorted(noted, key=lambda name: (order.get(name, len(order)), name))}
+    content = {"study": plan.study.name, "actkit_version": __version__, "steps": steps}
+    atomic_write(plan.out / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _without_stale(plan: Plan, noted: dict[str, Any]) -> dict[str, Any]:
+    """Remove what earlier runs made and this study no longer names; recordings are kept, since they are costly."""
+    ids = {step.id for step in plan.steps}
+    wanted = {name for step in plan.steps for name in step.outputs}
+    for name in [name for name in noted if name not in ids and not name.startswith("record ")]:
+        for output in noted.pop(name).get("outputs", {}):
+            if output not in wanted and (plan.out / output).is_file():
+                (plan.out / output).unlink()
+    return noted
+
+
+class Doing:
+    """What every step has at hand: the plan, the opened things, the folder and the results so far."""
+
+    def __init__(self, plan: Plan, workshop: Workshop, command: str | None) -> None:
+        self.plan = plan
+        self.shop = workshop
+        self.command = command
+        self.out = plan.out
+
+    def result(self, id_: str) -> xr.Dataset:
+        """Load the result of an earlier step."""
+        return load(self.out / self.plan[id_].outputs[0])
+
+
+def _stimuli(doing: Doing, step: Step) -> None:
+    """Write the ids and labels of the stimuli."""
+    atomic_write(doing.out / step.outputs[0], doing.shop.stimuli.table().to_csv(index=False))
+
+
+def _network(doing: Doing, step: Step) -> None:
+    """Open (or train) a network and note what it is."""
+    spec = step.detail["network"]
+    network = doing.shop.network(spec)
+    facts = {
+        "name": spec.name,
+        "extractor": spec.extractor,
+        "options": spec.options,
+        "fingerprint": network.fingerprint,
+        "weights_sha256": network.weights_sha256,
+        "preprocessing": network.preprocess_description,
+        "preprocessing_sha256": network.preprocess_sha256,
+        "provenance": network.provenance,
+    }
+    atomic_write(doing.out / step.outputs[0], json.dumps(facts, indent=1, default=str, sort_keys=True) + "\n")
+
+
+def _record(doing: Doing, step: Step) -> None:
+    """Record a network; a stopped recording goes on, one of something else is replaced."""
+    extract = function("record")
+    spec, options = step.detail["network"], step.detail["options"]
+    network = doing.shop.network(spec)
+    path = doing.shop.store_path(spec.name)
+    changed = doing.shop.another_is_at(path, network, options)
+    extract(
+        network, doing.shop.stimuli, path, **call_progress(extract, doing.shop.progress),
+        options=options.model_copy(update={"overwrite": changed, "resume": not changed}),
+    )
+
+
+def _rdm(doing: Doing, step: Step) -> None:
+    """Turn a recording into RDMs named after the network."""
+    rdm = function("rdm")
+    spec = step.detail["network"]
+    rdms = rdm(doing.shop.store(spec.name), **call_progress(rdm, doing.shop.progress), options=step.detail["options"])
+    rdms.attrs |= {"name": spec.name, "network": spec.name} | ({"kind": "control"} if spec.control else {})
+    labels = {key: ("stimulus", values) for key, values in doing.shop.stimuli.labels.items() if key not in rdms.dims}
+    save(rdms.drop_vars([name for name in rdms.coords if rdms[name].dims == ("stimulus",) and name != "stimulus"])
+         .assign_coords(labels), doing.out / step.outputs[0])
+
+
+def _rsa(doing: Doing, step: Step) -> None:
+    """Compare layers, controls and models with the subjects."""
+    rsa = function("rsa")
+    detail = step.detail
+    data = doing.shop.data(detail["data"], detail["where"])
+    ids = data["stimulus"].values.astype(str)
+    # Correlations between patterns do not depend on the other stimuli, so RDMs of all the stimuli can be cut to size.
+    rdms = [select_stimuli(doing.result(name), ids) for name in detail["rdms"]]
+    models = doing.shop.models(detail["models"], ids, detail["where"])
+    result = rsa([*rdms, *models], data, **call_progress(rsa, doing.shop.progress), options=detail["options"])
+    _save_result(doing, step, result)
+
+
+def _decoding(doing: Doing, step: Step) -> None:
+    """Decode one label from every layer of one network."""
+    decode = function("decoding")
+    spec = step.detail["network"]
+    store = doing.shop.store(spec.name)
+    # The study's labels, not the store's: those are as they were when it was recorded.
+    values = doing.shop.label(step.detail["label"], step.detail["where"])
+    rows = np.flatnonzero([has_value(value) for value in values.tolist()])
+    source = store if len(rows) == len(values) else {layer: store[layer].isel(stimulus=rows) for layer in store.layers}
+    labels = xr.DataArray(values[rows], {"stimulus": store.ids[rows]}, "stimulus", step.detail["label"])
+    result = decode(
+        source, labels, **call_progress(decode, doing.shop.progress), options=step.detail["options"]
+    )
+    _save_result(doing, step, result.assign_attrs(network=spec.name, n_without_label=len(values) - len(rows)))
+
+
+def has_value(value: Any) -> bool:
+    """Tell whether a label is given; joined sets of stimuli lack each other's labels.
+
+    Parameters
+    ----------
+    value : str, number or None
+        One stimulus's label.
+
+    Returns
+    -------
+    bool
+        False for an empty text, None and NaN.
+    """
+    return value is not None and value != "" and value == value
+
+
+def _save_result(doing: Doing, step: Step, result: xr.Dataset) -> None:
+    """Save a result as netCDF and as a table."""
+    save(result, doing.out / step.outputs[0])
+    atomic_write(doing.out / step.outputs[1], to_table(result).to_csv(index=False))
+
+
+def _figures(doing: Doing, step: Step) -> None:
+    """Draw the figures of one result, or of measured RDMs."""
+    from actkit.plotting import plot, save_figure
+
+    shown = doing.result(step.detail["result"]) if "result" in step.detail else doing.shop.data(step.detail["data"], "")
+    for stem, options in drawings(doing, step):
+        save_figure(plot(as_drawn(shown), **options), doing.out / stem)
+
+
+def as_drawn(result: xr.Dataset) -> xr.Dataset:
+    """Let measured RDMs be drawn as those of networks are.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result, or an RDM dataset that came with a data set.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the attribute that says how to draw it.
+    """
+    return result if "analysis" in result.attrs else result.assign_attrs(analysis="rdm")
+
+
+def drawings(doing: Doing, step: Step) -> list[tuple[str, dict[str, Any]]]:
+    """List the figures of a step: where each goes (without suffix), and the options of its drawing.
+
+    Parameters
+    ----------
+    doing : Doing
+        The plan and what it opened.
+    step : Step
+        A step of kind ``figures``.
+
+    Returns
+    -------
+    list of tuple of str and dict
+        One entry a figure.
+    """
+    stems = list(dict.fromkeys(name.rpartition(".")[0] for name in step.outputs))
+    if step.detail["draw"] != "rdm":
+        return [(stems[0], {})]
+    common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}
+    if step.detail["labels"] is not None:
+        values = doing.shop.label(step.detail["labels"], step.detail["where"]).astype(str).tolist()
+        common["labels"] = dict(zip(doing.shop.stimuli.ids.tolist(), values, strict=True))
+    return [(stems[0], {**common, "view": "matrix"}), (stems[1], {**common, "view": "map"})]
+
+
+def _report(doing: Doing, step: Step) -> None:
+    """Write the report."""
+    from actkit.study_report import write_report
+
+    write_report(doing, step)
+
+
+_DO: dict[str, Callable[[Doing, Step], None]] = {
+    "stimuli": _stimuli,
+    "network": _network,
+    "record": _record,
+    "rdm": _rdm,
+    "rsa": _rsa,
+    "decoding": _decoding,
+    "figures": _figures,
+    "report": _report,
+}
