@@ -95,6 +95,8 @@ class Network:
         InputError
             If the preprocessing gives something other than a tensor, or another shape than ``input_shape``.
         """
+        if isinstance(stimulus, np.ndarray) and not stimulus.flags.writeable:
+            stimulus = stimulus.copy()  # torch warns of memory it may not write to
         tensor = _plain(stimulus) if self.preprocess is None else self.preprocess(stimulus)
         if isinstance(tensor, np.ndarray):
             tensor = torch.from_numpy(np.ascontiguousarray(tensor))
@@ -168,7 +170,7 @@ class Network:
             If the network cannot run on the probe.
         """
         batch = self._probe() if probe is None else probe[:3]
-        key = (tuple(batch.shape[1:]), batch.dtype, self.device)
+        key = (tuple(batch.shape[1:]), batch.dtype, self.device, repr(self.module))
         if key not in self._layers:
             try:
                 self._layers[key] = list_layers(self.module, self.to_input(batch))
@@ -329,7 +331,7 @@ def _plain(stimulus: Any) -> torch.Tensor:
     if isinstance(stimulus, Image.Image):
         pixels = torch.from_numpy(np.array(stimulus.convert("RGB")))
         return pixels.permute(2, 0, 1).to(torch.float32).div_(255)
-    return torch.from_numpy(np.array(stimulus, dtype=np.float32))
+    return torch.from_numpy(np.asarray(stimulus, dtype=np.float32))
 
 
 @functools.cache

@@ -109,7 +109,8 @@ def style() -> Iterator[None]:
     """
     import matplotlib as mpl
 
-    with mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **settings()}):
+    complete: dict[Any, Any] = {**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **settings()}
+    with mpl.rc_context(complete):
         yield
 
 
@@ -300,7 +301,9 @@ def _of_analysis(result: xr.Dataset | Mapping[str, xr.Dataset], what: str, neede
     """Find a function of the analysis that made a result: in ``<module>_plot`` beside its module, or in the module."""
     from actkit import plugins
 
-    first = next(iter(result.values()), None) if isinstance(result, Mapping) and not hasattr(result, "attrs") else result
+    first = (
+        next(iter(result.values()), None) if isinstance(result, Mapping) and not hasattr(result, "attrs") else result
+    )
     analysis = getattr(first, "attrs", {}).get("analysis")
     if not analysis and "dissimilarity" in getattr(first, "variables", ()):
         analysis = "rdm"  # RDMs that came with a data set
@@ -390,8 +393,9 @@ def common_stem(names: Sequence[str]) -> tuple[str, list[str]]:
     return front, [name[len(front) :] for name in names]
 
 
-def label_layers(axes: Any, positions: Sequence[float], names: Sequence[str], width: float, keep: Sequence[int] = ()
-                 ) -> str:
+def label_layers(
+    axes: Any, positions: Sequence[float], names: Sequence[str], width: float, keep: Sequence[int] = ()
+) -> str:
     """Put layer names under an axis: as many as can be read, level if they fit and slanted otherwise.
 
     Parameters
@@ -560,8 +564,8 @@ def thumbnail(image: Image | np.ndarray, size: int = 64) -> np.ndarray:
     numpy.ndarray
         ``(size, size, 3)`` uint8, centred on white where the picture is not square.
     """
-    from PIL import Image as pil
     from PIL import ImageOps
+    from PIL.Image import Resampling, fromarray
 
     if isinstance(image, np.ndarray):
         values = image
@@ -574,8 +578,8 @@ def thumbnail(image: Image | np.ndarray, size: int = 64) -> np.ndarray:
         if values.dtype != np.uint8:
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
             values = np.nan_to_num((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-        image = pil.fromarray(values)
-    small = ImageOps.contain(image.convert("RGB"), (size, size), pil.Resampling.LANCZOS)
+        image = fromarray(values)
+    small = ImageOps.contain(image.convert("RGB"), (size, size), Resampling.LANCZOS)
     return np.asarray(ImageOps.pad(small, (size, size), color=(255, 255, 255)))
 
 

@@ -88,7 +88,8 @@ class Report:
     --------
     >>> import pandas, tempfile
     >>> report = Report("Pilot", "One network, 92 images.")
-    >>> report.add_section("Scores", tables=[(pandas.DataFrame({"layer": ["conv1"], "score": [0.3]}), "scores", "RSA.")])
+    >>> scores = pandas.DataFrame({"layer": ["conv1"], "score": [0.3]})
+    >>> report.add_section("Scores", tables=[(scores, "scores", "RSA of every layer.")])
     >>> report.write(tempfile.mkdtemp() + "/report.html").name
     'report.html'
     """
@@ -130,16 +131,19 @@ class Report:
         section = _Section(str(title), self._anchor(str(title)), _blocks(text))
         for figure, caption, alt, *narrow in figures:
             if not str(caption).strip() or not str(alt).strip():
+                lacking = "alt text" if str(caption).strip() else "caption"
                 raise InputError(
-                    f"a figure of the section {title!r} has no {'caption' if not str(caption).strip() else 'alt text'}, so "
-                    "some readers would not know what it shows; actkit.plotting.caption() and alt_text() write them"
+                    f"a figure of the section {title!r} has no {lacking}, so some readers would not know what it "
+                    "shows; actkit.plotting.caption() and alt_text() write them"
                 )
             self._figures += 1
             section.figures.append(_embed(figure, str(caption), str(alt), self._figures, *narrow))
         for frame, name, caption in tables:
             table = _tabulate(frame, str(name), str(caption), len(self._tables) + 1)
             if any(table.file == other.file for other in self._tables):
-                raise InputError(f"there is a table {name!r} already; its CSV would be overwritten, choose another name")
+                raise InputError(
+                    f"there is a table {name!r} already; its CSV would be overwritten, choose another name"
+                )
             self._tables.append(table)
             section.tables.append(table)
         self._sections.append(section)
@@ -348,12 +352,16 @@ def _tabulate(frame: pd.DataFrame, name: str, caption: str, number: int) -> _Tab
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"table {name!r} is a {type(frame).__name__}; give a pandas DataFrame (actkit.to_table makes one)")
+        raise InputError(
+            f"table {name!r} is a {type(frame).__name__}; give a pandas DataFrame (actkit.to_table makes one)"
+        )
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name.removesuffix(".csv")).strip("._") or f"table_{number}"
     csv = frame.to_csv(index=False)
     # A wide table is easier to read without columns that say the same in every row; the CSV keeps them.
     same = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
-    shown = frame.drop(columns=same) if len(frame.columns) > _COLUMNS_SHOWN and len(same) < len(frame.columns) else frame
+    shown = (
+        frame.drop(columns=same) if len(frame.columns) > _COLUMNS_SHOWN and len(same) < len(frame.columns) else frame
+    )
     columns = [
         {"name": str(column), "number": pd.api.types.is_numeric_dtype(shown[column])} for column in shown.columns
     ]

@@ -100,7 +100,8 @@ class Stimuli:
             raise StimulusError(
                 f"{name}: {len(self.ids)} ids were given for {len(self._rows)} stimuli; give one id a stimulus"
             )
-        refuse_repeated(self.ids, [source.label(int(row)) for row in self._rows])
+        if len(set(self.ids.tolist())) < len(self.ids):
+            refuse_repeated(self.ids, [source.label(int(row)) for row in self._rows])
         self.labels = {
             str(key): checked_column(values, len(self.ids), str(key)) for key, values in (labels or {}).items()
         }
@@ -783,4 +784,4 @@ def _stretched(values: np.ndarray, name: str) -> Image.Image:
     grey = np.full(values.shape, BACKGROUND, np.uint8)
     if high > low:
         grey = np.nan_to_num((values - low) * (255.0 / (high - low))).round().astype(np.uint8)
-    return Image.fromarray(grey[..., 0] if grey.ndim == 3 and grey.shape[2] == 1 else grey).convert("RGB")
+    return Image.fromarray(grey[..., 0] if grey.ndim == 3 and grey.shape[-1] == 1 else grey).convert("RGB")

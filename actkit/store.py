@@ -20,14 +20,17 @@ then ``with create_store(plan) as writer``, ``writer.write_block(0, {"fc": …})
 ``xarray.open_datatree(path, engine="zarr")`` opens a complete store without actkit; of a float16 layer it shows
 ``activation`` and ``centre``, whose sum is what was recorded.
 
-This module is the public face; the parts are in ``store_plan`` (arithmetic), ``store_layout`` (bytes),
-``store_write``, ``store_read`` and ``store_verify``.
+This module is the public face. The parts: ``store_plan`` (arithmetic), ``store_files`` (what survives a kill),
+``store_chunks`` (chunk files), ``store_layout`` (template and metadata), ``store_write``, ``store_read`` with
+``store_lazy`` and ``store_stream``, ``store_verify``.
 
 Processes that read or write stores must be *spawned*: forking after zarrs was used deadlocks the child.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -159,8 +162,6 @@ def store_from_arrays(
     InputError
         If the arrays disagree about the number of stimuli, or are not numbers.
     """
-    from actkit.store_identity import identity_of
-
     if not arrays:
         raise InputError("no arrays were given, so the store would have no layers; give at least one")
     checked = {}
@@ -191,7 +192,7 @@ def store_from_arrays(
         block,
         labels,
         attrs,
-        identity_of(names, labels or {}, checked, attrs or {}, dtype),
+        _identity_of(names, labels or {}, checked, attrs or {}, dtype),
         dtype,
         chunk_bytes,
     )
@@ -207,3 +208,46 @@ def store_from_arrays(
             rows = {name: np.asarray(values[start:stop], dtype=np.float32) for name, values in checked.items()}
             writer.write_block(index, rows)
         return writer.complete()
+
+
+def _identity_of(
+    ids: Sequence[str],
+    labels: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    attrs: Mapping[str, Any],
+    dtype: str,
+) -> str:
+    """Everything that determines the stored bytes, as one sha256.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Stimulus ids.
+    labels : mapping of str to array
+        Stimulus labels.
+    arrays : mapping of str to ndarray
+        Values per layer.
+    attrs : mapping
+        Provenance.
+    dtype : str
+        How values are kept.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    header = {
+        "ids": list(ids),
+        "labels": {name: [str(value) for value in np.asarray(values).tolist()] for name, values in labels.items()},
+        "attrs": dict(attrs),
+        "dtype": dtype,
+        "layers": [[name, list(values.shape), values.dtype.str] for name, values in arrays.items()],
+    }
+    digest.update(json.dumps(header, sort_keys=True, default=str).encode())
+    for values in arrays.values():
+        step = max(1, (1 << 24) // max(1, values[:1].nbytes))
+        for start in range(0, len(values), step):
+            digest.update(np.ascontiguousarray(values[start : start + step]).tobytes())
+    return digest.hexdigest()

@@ -174,9 +174,9 @@ class StorePlan:
         free = self.free + reusable
         if wanted > free:
             raise DiskFullError(
-                f"the store {self.path} needs {_size(wanted)} ({self.n_stimuli} stimuli × {len(self.layers)} layers) and "
-                f"the disk has {_size(free)} free; nothing was written. Record fewer layers, use a reducer "
-                "(reduce='mean' keeps one value per channel), keep dtype='float16' (half the bytes), or choose "
+                f"the store {self.path} needs {size_text(wanted)} ({self.n_stimuli} stimuli × {len(self.layers)} "
+                f"layers) and the disk has {size_text(free)} free; nothing was written. Record fewer layers, use a "
+                "reducer (reduce='mean' keeps one value per channel), keep dtype='float16' (half the bytes), or choose "
                 "another disk"
             )
 
@@ -185,7 +185,7 @@ class StorePlan:
         lines = [
             f"store    {self.path}",
             f"stimuli  {self.n_stimuli} in {self.n_blocks} block{'s' * (self.n_blocks != 1)} of {self.block}",
-            f"size     {_size(self.bytes)} in {self.files} files; {_size(self.free)} free on this disk",
+            f"size     {size_text(self.bytes)} in {self.files} files; {size_text(self.free)} free on this disk",
             "",
             layer_table(
                 [
@@ -414,7 +414,7 @@ def layer_table(rows: Sequence[tuple[str, Sequence[str], Sequence[int], str, Seq
     cells = [("layer", "per stimulus", "dtype", "chunk", "size")]
     for name, dims, shape, dtype, chunks, nbytes in rows:
         sizes = ", ".join(f"{dim} {size}" for dim, size in zip(dims, shape, strict=True))
-        cells.append((name, sizes, dtype, " × ".join(str(size) for size in chunks), _size(nbytes)))
+        cells.append((name, sizes, dtype, " × ".join(str(size) for size in chunks), size_text(nbytes)))
     widths = [max(len(row[i]) for row in cells) for i in range(5)]
     text = []
     for row in cells:
@@ -423,7 +423,7 @@ def layer_table(rows: Sequence[tuple[str, Sequence[str], Sequence[int], str, Seq
     return "\n".join(text)
 
 
-def _size(n: int) -> str:
+def size_text(n: int) -> str:
     """Bytes for people: 3 significant digits, decimal units."""
     value, unit = float(n), "B"
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):  # noqa: B007 (the unit reached is used)

@@ -5,31 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from actkit.errors import CorruptStoreError, IncompleteStoreError, InputError, LayerError, StoreError, nearest
-from actkit.store_layout import (
-    ACTIVATION,
-    CENTRE,
-    JOURNAL,
-    METADATA,
-    PARTIAL,
-    SCHEMA,
-    ChunkTable,
-    open_array,
-)
-from actkit.store_plan import _size, layer_table
+from actkit.store_chunks import ChunkTable, decode_float16
+from actkit.store_files import METADATA, PARTIAL, journal_lines, read_document
+from actkit.store_layout import ACTIVATION, CENTRE, SCHEMA, ZarrTable, open_array, table_of
+from actkit.store_plan import layer_table, size_text
+from actkit.store_stream import choose_steps, each_chunk, stream
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_FLOAT32 = np.dtype("float32")
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class _Layer:
     chunks: tuple[int, ...]
     attrs: dict[str, Any]
     coords: tuple[str, ...]
-    table: ChunkTable | _ZarrTable
+    table: ChunkTable | ZarrTable
 
     @property
     def n_units(self) -> int:
@@ -180,7 +171,7 @@ class ActivationStore:
         from actkit.store_lazy import LazyLayer
 
         known = self._layer(layer)
-        backed = indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(LazyLayer(self, layer)))
+        backed = indexing.CopyOnWriteArray(cast(Any, indexing.LazilyIndexedArray(LazyLayer(self, layer))))
         coords: dict[str, Any] = {"stimulus": ("stimulus", self.ids)}
         coords |= {label: ("stimulus", values) for label, values in self.labels.items()}
         coords |= {dim: (dim, self._side_array(f"{self._nodes[layer]}/{dim}")) for dim in known.coords}
@@ -239,9 +230,7 @@ class ActivationStore:
             return self._read(layer, (0, self.n_stimuli), (start, stop))
         return self._gather(layer, self._row_numbers(rows), np.arange(start, stop))
 
-    def row_blocks(
-        self, layer: str, max_bytes: int, prefetch: bool = True
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
+    def row_blocks(self, layer: str, max_bytes: int, prefetch: bool = True) -> Iterator[tuple[int, int, np.ndarray]]:
         """All stimuli of a layer, a block of rows at a time, in bounded memory.
 
         Parameters
@@ -261,16 +250,12 @@ class ActivationStore:
             Float32, shape (stop − start, units). Drop it before asking for the next to stay within ``max_bytes``.
         """
         known = self._layer(layer)
-        steps = _steps(
+        steps = choose_steps(
             known.table, self.n_stimuli, known.n_units, known.table.chunk_rows, max_bytes, prefetch, "stimulus"
         )
-        return _stream(
-            lambda span: self._read(layer, span, (0, known.n_units), steps.threads), self.n_stimuli, steps
-        )
+        return stream(lambda span: self._read(layer, span, (0, known.n_units), steps.threads), self.n_stimuli, steps)
 
-    def unit_blocks(
-        self, layer: str, max_bytes: int, prefetch: bool = True
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
+    def unit_blocks(self, layer: str, max_bytes: int, prefetch: bool = True) -> Iterator[tuple[int, int, np.ndarray]]:
         """All units of a layer, a block of columns at a time, in bounded memory.
 
         Blocks are whole chunk columns, so each chunk is read once; when not even one chunk column fits,
@@ -293,10 +278,8 @@ class ActivationStore:
             Float32, shape (n_stimuli, stop − start). Drop it before asking for the next to stay within ``max_bytes``.
         """
         known = self._layer(layer)
-        steps = _steps(known.table, known.n_units, self.n_stimuli, known.table.width, max_bytes, prefetch, "unit")
-        return _stream(
-            lambda span: self._read(layer, (0, self.n_stimuli), span, steps.threads), known.n_units, steps
-        )
+        steps = choose_steps(known.table, known.n_units, self.n_stimuli, known.table.width, max_bytes, prefetch, "unit")
+        return stream(lambda span: self._read(layer, (0, self.n_stimuli), span, steps.threads), known.n_units, steps)
 
     # -- for people ---------------------------------------------------------------------------------------------
 
@@ -304,7 +287,9 @@ class ActivationStore:
         """What was recorded, from what, and how it is kept, as text."""
         known = [self._layer(layer) for layer in self.layers]
         sizes = [math.prod(k.table.grid) * k.table.chunk_nbytes for k in known]
-        state = "complete" if self.complete else f"incomplete: {len(self._finished_blocks())} of {self._n_blocks} blocks"
+        state = (
+            "complete" if self.complete else f"incomplete: {len(self._finished_blocks())} of {self._n_blocks} blocks"
+        )
         lines = [
             f"store     {self.path} ({state})",
             f"stimuli   {self.n_stimuli}, {_listing(self.ids)}",
@@ -312,7 +297,7 @@ class ActivationStore:
         for label, values in self.labels.items():
             kinds = len(np.unique(values))
             lines.append(f"          label {label!r}: {kinds} value{'s' * (kinds != 1)}")
-        lines += [f"layers    {len(known)}, {_size(sum(sizes))}", f"identity  {self.identity}"]
+        lines += [f"layers    {len(known)}, {size_text(sum(sizes))}", f"identity  {self.identity}"]
         if self.attrs:
             width = max(9, *(len(key) for key in self.attrs)) + 1
             lines += ["", "provenance"]
@@ -329,7 +314,9 @@ class ActivationStore:
         entries += [(f"{variable} (stimulus)", []) for variable in self._label_variables]
         for layer in self.layers:
             known = self._layer(layer)
-            extent = ", ".join(f"{d} {s}" for d, s in zip(("stimulus", *known.dims), (self.n_stimuli, *known.shape), strict=True))
+            extent = ", ".join(
+                f"{d} {s}" for d, s in zip(("stimulus", *known.dims), (self.n_stimuli, *known.shape), strict=True)
+            )
             arrays = [f"{ACTIVATION} ({extent}) {known.dtype}"]
             if known.dtype == "float16":
                 arrays.append(f"{CENTRE} ({', '.join(known.dims)}) float32")
@@ -377,15 +364,14 @@ class ActivationStore:
         """A coordinate, label or centre, read once."""
         if variable not in self._side:
             try:
-                values = open_array(self.path / variable)[...]
+                values: np.ndarray = np.asarray(open_array(self.path / variable)[...])
             except Exception as error:
                 raise CorruptStoreError(
                     f"{self.path / variable} cannot be read ({error}); `actkit store verify` lists everything that is "
                     "damaged; record the store again with overwrite=True"
                 ) from error
-            values = np.asarray(values)
             if values.dtype.kind in "TO":
-                values = np.asarray(values.tolist(), dtype=str)
+                values = np.array(values.tolist(), dtype="U")
             values.setflags(write=False)
             self._side[variable] = values
         return self._side[variable]
@@ -403,7 +389,9 @@ class ActivationStore:
                 raise InputError(f"the mask of stimuli has the shape {numbers.shape}; it needs ({self.n_stimuli},)")
             return np.flatnonzero(numbers)
         numbers = numbers.astype(np.intp)
-        if numbers.ndim != 1 or (numbers.size and not (-self.n_stimuli <= numbers.min() <= numbers.max() < self.n_stimuli)):
+        if numbers.ndim != 1 or (
+            numbers.size and not (-self.n_stimuli <= numbers.min() <= numbers.max() < self.n_stimuli)
+        ):
             raise InputError(
                 f"rows must be a list of stimulus positions within {self.n_stimuli} stimuli; positions "
                 f"{numbers.min() if numbers.size else ''} to {numbers.max() if numbers.size else ''} were given"
@@ -432,7 +420,7 @@ class ActivationStore:
             else:
                 decode_float16(stored, centre[left:right], target)
 
-        _each(
+        each_chunk(
             fill,
             range(rows[0] // table.chunk_rows, -(-rows[1] // table.chunk_rows)),
             range(units[0] // table.width, -(-units[1] // table.width)),
@@ -462,7 +450,7 @@ class ActivationStore:
             else:
                 out[np.ix_(into_rows, into_units)] = values
 
-        _each(fill, list(row_places), list(unit_places), None, table.chunk_nbytes)
+        each_chunk(fill, list(row_places), list(unit_places), None, table.chunk_nbytes)
         return out
 
 
@@ -495,7 +483,9 @@ def open_store(path: str | os.PathLike[str] | ActivationStore, allow_incomplete:
     if not folder.is_dir():
         started = folder.with_name(folder.name + PARTIAL)
         hint = " (recording it was interrupted before the first block: record it again)" if started.exists() else ""
-        raise StoreError(f"there is no store at {folder}{hint}; record one with actkit.extract(…, store={str(folder)!r})")
+        raise StoreError(
+            f"there is no store at {folder}{hint}; record one with actkit.extract(…, store={str(folder)!r})"
+        )
     try:
         root = read_document(folder / METADATA)
     except FileNotFoundError:
@@ -508,7 +498,8 @@ def open_store(path: str | os.PathLike[str] | ActivationStore, allow_incomplete:
         )
     if attributes["actkit_store"] > SCHEMA:
         raise StoreError(
-            f"{folder} has the store schema {attributes['actkit_store']}, this actkit reads up to {SCHEMA}; upgrade actkit"
+            f"{folder} has the store schema {attributes['actkit_store']}, this actkit reads up to {SCHEMA}; "
+            "upgrade actkit"
         )
     try:
         store = ActivationStore(folder, root)
@@ -526,36 +517,6 @@ def open_store(path: str | os.PathLike[str] | ActivationStore, allow_incomplete:
     return store
 
 
-def read_document(file: Path) -> dict[str, Any]:
-    """A metadata document of the store.
-
-    Parameters
-    ----------
-    file : Path
-        A ``zarr.json``.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    CorruptStoreError
-        If it is not JSON.
-    """
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise CorruptStoreError(
-            f"the metadata {file} is not readable ({error}), so the store cannot be opened; record it again with "
-            "overwrite=True"
-        ) from error
-    if not isinstance(document, dict):
-        raise CorruptStoreError(f"the metadata {file} is not an object; record the store again with overwrite=True")
-    return document
-
-
 def finished_blocks(path: Path, identity: str) -> set[int]:
     """Blocks that the journal of an incomplete store lists.
 
@@ -571,230 +532,12 @@ def finished_blocks(path: Path, identity: str) -> set[int]:
     set of int
         Block numbers.
     """
-    try:
-        lines = (path / JOURNAL).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return set()
-    blocks = set()
-    for raw in lines:
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and line.get("identity") == identity and isinstance(line.get("block"), int):
-            blocks.add(line["block"])
-    return blocks
-
-
-def table_of(folder: Path, layer: str, document: Mapping[str, Any]) -> ChunkTable | _ZarrTable:
-    """How the chunks of an array are read: as raw files where the layout is actkit's own, else through Zarr.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the array.
-    layer : str
-        Name for messages.
-    document : mapping
-        The array's metadata.
-
-    Returns
-    -------
-    ChunkTable or object with the same reading methods
-        Nothing is read.
-    """
-    shape = tuple(document["shape"])
-    chunks = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    if raw_layout(document):
-        return ChunkTable(
-            folder,
-            layer,
-            shape[0],
-            math.prod(shape[1:]),
-            chunks[0],
-            math.prod(chunks[1:]),
-            np.dtype(document["data_type"]).newbyteorder("<"),
-            len(shape),
-        )
-    return _ZarrTable(folder, layer, shape, chunks, np.dtype(document["data_type"]))
-
-
-def raw_layout(document: Mapping[str, Any]) -> bool:
-    """Whether an array's chunk files are plain values and a checksum, cut along the first two dimensions only."""
-    codecs = [codec["name"] for codec in document["codecs"]]
-    endian = document["codecs"][0].get("configuration", {}).get("endian", "little")
-    key = document["chunk_key_encoding"]
-    chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
-    return (
-        codecs == ["bytes", "crc32c"]
-        and endian == "little"
-        and document["data_type"] in ("float32", "float16")
-        and document["chunk_grid"]["name"] == "regular"
-        and (key["name"], key.get("configuration", {}).get("separator")) == ("default", ".")
-        and list(chunks[2:]) == list(document["shape"][2:])
-    )
-
-
-class _ZarrTable:
-    """The reading half of ChunkTable for stores that another tool rewrote (compressed, sharded, rechunked)."""
-
-    def __init__(
-        self, folder: Path, layer: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype
-    ) -> None:
-        self.folder, self.layer, self.dtype, self.shape = folder, layer, dtype, shape
-        self.n_rows, self.n_units = shape[0], math.prod(shape[1:])
-        self.chunk_rows, self.columns_per_chunk = chunks[0], (chunks[1] if len(chunks) > 1 else 1)
-        self.rest = math.prod(shape[2:])
-        self.width = self.columns_per_chunk * self.rest
-        self.chunk_nbytes = self.chunk_rows * self.width * dtype.itemsize
-        self.grid = (math.ceil(self.n_rows / self.chunk_rows), math.ceil(self.n_units / self.width))
-        self._array: Any = None
-
-    def rows(self, i: int) -> tuple[int, int]:
-        return i * self.chunk_rows, min((i + 1) * self.chunk_rows, self.n_rows)
-
-    def columns(self, j: int) -> tuple[int, int]:
-        return j * self.width, min((j + 1) * self.width, self.n_units)
-
-    def read(self, i: int, j: int) -> np.ndarray:
-        if self._array is None:
-            self._array = open_array(self.folder)
-        (r0, r1), first = self.rows(i), j * self.columns_per_chunk
-        try:
-            values = self._array[r0:r1, first : first + self.columns_per_chunk]
-        except Exception as error:
-            raise CorruptStoreError(
-                f"layer {self.layer!r}, stimuli {r0} to {r1}: {self.folder} cannot be read ({error}); record the store "
-                "again with overwrite=True"
-            ) from error
-        return np.asarray(values).reshape(r1 - r0, -1)
-
-    def read_into(self, i: int, j: int, out: np.ndarray) -> None:
-        out[...] = self.read(i, j)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None}
+    return {line["block"] for line in journal_lines(path, identity) if isinstance(line.get("block"), int)}
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Streaming
 # ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """How a layer is streamed: step along the axis, reading threads, and whether one block is read ahead."""
-
-    step: int
-    threads: int
-    prefetch: bool
-
-
-def _steps(
-    table: ChunkTable | _ZarrTable, total: int, across: int, chunk: int, max_bytes: int, prefetch: bool, word: str
-) -> _Steps:
-    """Choose the largest step, in whole chunks where one fits, that keeps to the memory allowed."""
-    line = across * _FLOAT32.itemsize
-    threads = _threads()
-    while threads > 1 and threads * table.chunk_nbytes > max_bytes // 4:
-        threads -= 1
-    budget = max_bytes - threads * table.chunk_nbytes
-    if budget < line:
-        raise InputError(
-            f"layer {table.layer!r}: max_bytes={max_bytes} does not hold one {word} of {across} values and one chunk "
-            f"({_size(line + table.chunk_nbytes)}); allow at least that much memory"
-        )
-    if budget >= total * line:
-        return _Steps(total, threads, False)
-    if prefetch and budget // 2 >= chunk * line:
-        return _Steps(budget // 2 // line // chunk * chunk, threads, True)
-    step = budget // line
-    return _Steps(step // chunk * chunk if step >= chunk else step, threads, False)
-
-
-def _stream(
-    read: Callable[[tuple[int, int]], np.ndarray], total: int, steps: _Steps
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield blocks in order; with prefetch, the next one is read while the caller uses this one."""
-    spans = [(start, min(start + steps.step, total)) for start in range(0, total, steps.step)]
-    if not steps.prefetch:
-        for start, stop in spans:
-            yield start, stop, read((start, stop))
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="actkit-prefetch") as ahead:
-        future = ahead.submit(read, spans[0])
-        for k, (start, stop) in enumerate(spans):
-            block = future.result()
-            if k + 1 < len(spans):
-                future = ahead.submit(read, spans[k + 1])
-            else:
-                del future
-            yield start, stop, block
-            del block
-
-
-def _threads() -> int:
-    return max(1, min(4, os.cpu_count() or 1))
-
-
-def _each(
-    work: Callable[[int, int], None],
-    rows: Sequence[int],
-    columns: Sequence[int],
-    threads: int | None,
-    chunk_nbytes: int,
-) -> None:
-    """Do something for every chunk, in a few threads when there is enough of it to be worth them."""
-    # A task is a whole chunk row where there are enough of them: threads then fill memory far from each other.
-    if len(rows) >= 2 * _threads():
-        tasks = [[(i, j) for j in columns] for i in rows]
-    else:
-        tasks = [[(i, j)] for i in rows for j in columns]
-    threads = min(threads or _threads(), len(tasks))
-
-    def one(task: list[tuple[int, int]]) -> None:
-        for i, j in task:
-            work(i, j)
-
-    if threads <= 1 or len(rows) * len(columns) * chunk_nbytes < 1 << 20:
-        for task in tasks:
-            one(task)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="actkit-read") as pool:
-        for _ in pool.map(one, tasks):
-            pass
-
-
-def decode_float16(stored: np.ndarray, centre: np.ndarray, out: np.ndarray) -> None:
-    """Widen float16 to float32 and add the centre, in place.
-
-    numpy widens float16 one value at a time; here the bits are moved by whole-array integer operations
-    (exponent and mantissa shifted, rescaled by 2^112, which is exact and right for subnormals too), about three
-    times as fast. A property test holds it to ``stored.astype("float32") + centre``, bit by bit.
-
-    Parameters
-    ----------
-    stored : ndarray
-        Float16, shape (rows, units).
-    centre : ndarray
-        Float32, shape (units,).
-    out : ndarray
-        Float32, shape (rows, units); overwritten. Its last axis must be contiguous.
-    """
-    step = max(1, (1 << 18) // max(1, stored.shape[1] * 4))  # stay in the cache
-    for start in range(0, len(stored), step):
-        half, single = stored[start : start + step].view("u2"), out[start : start + step]
-        magnitude = half & np.uint16(0x7FFF)
-        if magnitude.size and magnitude.max() >= 0x7C00:  # infinities and NaN have no exponent to rescale
-            np.add(stored[start : start + step], centre, out=single, dtype=np.float32)
-            continue
-        bits = single.view("u4")
-        bits[...] = half
-        bits &= np.uint32(0x8000)
-        bits <<= np.uint32(16)
-        bits |= magnitude.astype("u4") << np.uint32(13)
-        single *= np.float32(2.0**112)
-        single += centre
 
 
 def _span(what: str, start: int, stop: int | None, total: int) -> tuple[int, int]:

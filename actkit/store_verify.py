@@ -15,8 +15,12 @@ import google_crc32c
 import numpy as np
 
 from actkit.errors import ActkitError, StoreError
-from actkit.store_layout import ACTIVATION, CHECKSUM_BYTES, METADATA, ChunkTable, canonical_json, sealed
-from actkit.store_read import ActivationStore, _threads, finished_blocks, open_store, read_document
+from actkit.store_chunks import ChunkTable
+from actkit.store_files import METADATA, canonical_json, read_document
+from actkit.store_layout import ACTIVATION, sealed
+from actkit.store_plan import CHECKSUM_BYTES
+from actkit.store_read import ActivationStore, finished_blocks, open_store
+from actkit.store_stream import reading_threads
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def verify_store(
         what = f"says that the store is incomplete: {done} of {store._n_blocks} blocks are written"
         faults.append(Fault("", everything, METADATA, what))
     checks = list(_checks(store))
-    with ThreadPoolExecutor(_threads(), thread_name_prefix="actkit-verify") as pool:
+    with ThreadPoolExecutor(reading_threads(), thread_name_prefix="actkit-verify") as pool:
         for done, fault in enumerate(pool.map(lambda check: check(), checks), start=1):
             if fault is not None:
                 faults.append(fault)

@@ -19,43 +19,42 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actkit.errors import DiskFullError, InputError, LayerError, StoreError, nearest
-from actkit.store_layout import (
+from actkit.errors import InputError, LayerError, StoreError, nearest
+from actkit.store_chunks import ChunkTable
+from actkit.store_files import (
+    DISK_FULL,
     JOURNAL,
     METADATA,
     PARTIAL,
     RESERVE,
-    ChunkTable,
+    append_line,
     canonical_json,
-    centre_table,
-    consolidated,
+    close_quietly,
+    disk_full_is_clear,
     fsync_path,
-    layer_table_of,
-    sealed,
-    template,
+    journal_lines,
+    locked_error,
+    open_journal,
+    refuse_if_locked,
+    rewrite_journal,
+    root_document,
     write_durably,
+    write_reserve,
 )
-from actkit.store_plan import LayerPlan, StorePlan, _size
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: no advisory locks
-    fcntl = None  # type: ignore[assignment]
+from actkit.store_layout import centre_table, consolidated, layer_table_of, sealed, template
+from actkit.store_plan import LayerPlan, StorePlan
 
 if TYPE_CHECKING:
     from actkit.store_read import ActivationStore
 
-_RESERVE_BYTES = 1 << 20  # for the journal's lines; the final metadata is added per layer
 # Threads mostly wait for the disk: several waiting at once share one commit of its journal.
 _WRITE_THREADS = 8
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def create_store(plan: StorePlan, overwrite: bool = False) -> StoreWriter:
@@ -84,34 +83,35 @@ def create_store(plan: StorePlan, overwrite: bool = False) -> StoreWriter:
     if path.exists() or path.is_symlink():
         if not overwrite:
             raise StoreError(
-                f"{path} already exists and would be overwritten; open it, resume it, or pass overwrite=True to replace it"
+                f"{path} already exists and would be overwritten; open it, resume it, or pass overwrite=True to "
+                "replace it"
             )
         if not _is_store(path) and not (path.is_dir() and not any(path.iterdir())):
             raise StoreError(
                 f"{path} exists and is not an activation store, so overwrite=True does not apply to it; "
                 "choose another path or remove it yourself"
             )
-        _refuse_if_locked(path)
+        refuse_if_locked(path)
         reusable = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     plan.check_disk(reusable=reusable)
     beside = path.with_name(path.name + PARTIAL)
     replaced = path.with_name(path.name + ".replaced" + PARTIAL)
     path.parent.mkdir(parents=True, exist_ok=True)
     if beside.exists():
-        _refuse_if_locked(beside)
+        refuse_if_locked(beside)
         shutil.rmtree(beside)
     shutil.rmtree(replaced, ignore_errors=True)
     files = template(plan)
-    with _disk_full_is_clear(plan, plan.bytes):
+    with disk_full_is_clear(plan, plan.bytes):
         try:
             beside.mkdir()
-            journal = _open_journal(beside)
+            journal = open_journal(beside)
         except FileExistsError:
-            raise _locked(path) from None
+            raise locked_error(path) from None
         try:
             _write_template(beside, files)
-            _append(journal, {"journal": 1, "identity": plan.identity})
-            _write_reserve(beside, plan)
+            append_line(journal, {"journal": 1, "identity": plan.identity})
+            write_reserve(beside, plan)
             fsync_path(beside)
             if path.exists():
                 os.replace(path, replaced)
@@ -119,10 +119,10 @@ def create_store(plan: StorePlan, overwrite: bool = False) -> StoreWriter:
             fsync_path(path.parent)
             shutil.rmtree(replaced, ignore_errors=True)
         except BaseException as error:
-            os.close(journal)
+            close_quietly(journal)
             shutil.rmtree(beside, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise _locked(path) from None
+                raise locked_error(path) from None
             raise
     return StoreWriter(plan, journal, {}, frozenset())
 
@@ -157,29 +157,36 @@ def resume_store(plan: StorePlan) -> StoreWriter:
         raise StoreError(f"{path} exists and is not an activation store; choose another path")
     for stale in (path.with_name(path.name + PARTIAL), path.with_name(path.name + ".replaced" + PARTIAL)):
         if stale.exists():
-            _refuse_if_locked(stale)
+            refuse_if_locked(stale)
             shutil.rmtree(stale)
-    complete = bool(_root(path)["attributes"].get("complete"))
-    journal = _open_journal(path, create=not complete)
+    if root_document(path)["attributes"].get("complete"):
+        return _nothing_left(plan)
+    journal = open_journal(path)
     try:
-        root = _root(path)  # again, now that nobody else can change it
+        root = root_document(path)  # again, now that nobody else can change it
         _compare(plan, root["attributes"])
         if root["attributes"].get("complete"):
-            for leftover in (JOURNAL, RESERVE):
-                (path / leftover).unlink(missing_ok=True)
-            return StoreWriter(plan, journal, {k: None for k in range(plan.n_blocks)}, frozenset(), finished=True)
-        blocks, centres = _read_journal(path / JOURNAL, plan)
+            os.close(journal)
+            return _nothing_left(plan)
+        blocks, centres = _read_journal(plan)
         blocks, centres = _sweep(plan, blocks, centres)
         plan.check_disk(needed=plan.bytes_of_blocks(plan.n_blocks) * (plan.n_blocks - len(blocks)) // plan.n_blocks)
-        with _disk_full_is_clear(plan, 0):
-            _rewrite_journal(journal, plan, blocks, centres)
-            _write_reserve(path, plan)
+        with disk_full_is_clear(plan, 0):
+            rewrite_journal(journal, plan, blocks, centres)
+            write_reserve(path, plan)
             fsync_path(path)
     except BaseException:
-        if journal is not None:
-            os.close(journal)
+        close_quietly(journal)
         raise
     return StoreWriter(plan, journal, blocks, frozenset(centres))
+
+
+def _nothing_left(plan: StorePlan) -> StoreWriter:
+    """A writer for a store that is complete; a kill after the last step may have left the journal."""
+    _compare(plan, root_document(plan.path)["attributes"])
+    for leftover in (JOURNAL, RESERVE):
+        (plan.path / leftover).unlink(missing_ok=True)
+    return StoreWriter(plan, None, dict.fromkeys(range(plan.n_blocks)), frozenset(), finished=True)
 
 
 class StoreWriter:
@@ -208,7 +215,7 @@ class StoreWriter:
         self._blocks: dict[int, Any] = dict(blocks)
         self._finished = finished
         self._pool = ThreadPoolExecutor(_WRITE_THREADS, thread_name_prefix="actkit-store")
-        nodes = {entry["name"]: entry["node"] for entry in _root(plan.path)["attributes"]["layers"]}
+        nodes = {entry["name"]: entry["node"] for entry in root_document(plan.path)["attributes"]["layers"]}
         self._layers = {layer.name: layer for layer in plan.layers}
         self._tables = {
             layer.name: layer_table_of(plan.path / nodes[layer.name], layer.name, layer, plan.n_stimuli)
@@ -286,7 +293,7 @@ class StoreWriter:
                 "take the mean over finite values"
             )
         table = self._centre_tables[layer]
-        with _disk_full_is_clear(self.plan, table.chunk_nbytes):
+        with disk_full_is_clear(self.plan, table.chunk_nbytes):
             table.write(0, 0, np.ascontiguousarray(values.reshape(1, -1)))
             fsync_path(table.folder)
             self._log({"centre": layer, "identity": self.plan.identity})
@@ -319,7 +326,7 @@ class StoreWriter:
         start, _ = self.plan.block_rows(index)
         tasks: list[tuple[ChunkTable, int, int]] = self._files_of_block(index)
         needed = sum(table.chunk_nbytes for table, _, _ in tasks)
-        with _disk_full_is_clear(self.plan, needed):
+        with disk_full_is_clear(self.plan, needed):
             futures: list[Future[None]] = []
             try:
                 for table, i, j in tasks:
@@ -363,7 +370,7 @@ class StoreWriter:
                     f"{self.plan.path} lacks {len(self.pending)} of {self.plan.n_blocks} blocks "
                     f"(the first is {self.pending[0]}); write them before complete()"
                 )
-            root = _root(self.plan.path)
+            root = root_document(self.plan.path)
             nodes = {
                 str(file.parent.relative_to(self.plan.path).as_posix()): json.loads(file.read_bytes())
                 for file in sorted(self.plan.path.rglob(METADATA))
@@ -373,7 +380,7 @@ class StoreWriter:
             root["attributes"]["notes"] = _runs(self._blocks)
             content = canonical_json(sealed(consolidated(root, nodes)))
             (self.plan.path / RESERVE).unlink(missing_ok=True)  # its space is kept for exactly this
-            with _disk_full_is_clear(self.plan, len(content)):
+            with disk_full_is_clear(self.plan, len(content)):
                 write_durably(self.plan.path / METADATA, content)
             (self.plan.path / JOURNAL).unlink(missing_ok=True)
             fsync_path(self.plan.path)
@@ -418,7 +425,9 @@ class StoreWriter:
     def _checked(self, index: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The block as 2-D arrays, after holding it against the template."""
         if not 0 <= index < self.plan.n_blocks:
-            raise StoreError(f"block {index} is not in the plan of {self.plan.path}: blocks are 0 to {self.plan.n_blocks - 1}")
+            raise StoreError(
+                f"block {index} is not in the plan of {self.plan.path}: blocks are 0 to {self.plan.n_blocks - 1}"
+            )
         if index in self._blocks:
             raise StoreError(f"block {index} of {self.plan.path} is already written; skip the blocks in writer.done")
         unknown = [name for name in arrays if name not in self._layers]
@@ -471,14 +480,14 @@ class StoreWriter:
         """One journal line; on a full disk the reserve is given up for it."""
         assert self._journal is not None
         try:
-            _append(self._journal, line, text)
+            append_line(self._journal, line, text)
         except OSError as error:
-            if error.errno not in _DISK_FULL or not (self.plan.path / RESERVE).exists():
+            if error.errno not in DISK_FULL or not (self.plan.path / RESERVE).exists():
                 raise
             (self.plan.path / RESERVE).unlink(missing_ok=True)
             # A torn line may be there: begin on a new one, readers skip what they cannot parse.
             os.write(self._journal, b"\n")
-            _append(self._journal, line, text)
+            append_line(self._journal, line, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -486,26 +495,12 @@ class StoreWriter:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def _append(journal: int, line: Mapping[str, Any], text: str | None = None) -> None:
-    """Add one line to the journal and wait until it is on disk."""
-    content = ((text if text is not None else json.dumps(line)) + "\n").encode()
-    while content:
-        content = content[os.write(journal, content) :]
-    os.fsync(journal)
-
-
-def _read_journal(path: Path, plan: StorePlan) -> tuple[dict[int, Any], list[str]]:
-    """Blocks with their notes, and centred layers; torn and foreign lines are as if they were not there."""
+def _read_journal(plan: StorePlan) -> tuple[dict[int, Any], list[str]]:
+    """Blocks with their notes, and layers whose centre is fixed."""
     blocks: dict[int, Any] = {}
     centres: list[str] = []
     names = {layer.name for layer in plan.layers}
-    for raw in path.read_bytes().split(b"\n")[:-1]:  # what follows the last line break is torn
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            continue
-        if not isinstance(line, dict) or line.get("identity") != plan.identity:
-            continue
+    for line in journal_lines(plan.path, plan.identity):
         if isinstance(line.get("block"), int) and 0 <= line["block"] < plan.n_blocks:
             blocks[line["block"]] = line.get("note", {})
         elif line.get("centre") in names:
@@ -513,22 +508,9 @@ def _read_journal(path: Path, plan: StorePlan) -> tuple[dict[int, Any], list[str
     return blocks, centres
 
 
-def _rewrite_journal(journal: int, plan: StorePlan, blocks: Mapping[int, Any], centres: list[str]) -> None:
-    """Keep only what was found sound, in the file that is locked."""
-    lines: list[dict[str, Any]] = [{"journal": 1, "identity": plan.identity}]
-    lines += [{"centre": layer, "identity": plan.identity} for layer in centres]
-    lines += [{"block": k, "note": note, "identity": plan.identity} for k, note in sorted(blocks.items())]
-    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    # Truncating first is safe: a kill here only means that blocks are recorded again.
-    os.ftruncate(journal, 0)
-    while content:
-        content = content[os.write(journal, content) :]
-    os.fsync(journal)
-
-
 def _sweep(plan: StorePlan, blocks: Mapping[int, Any], centres: list[str]) -> tuple[dict[int, Any], list[str]]:
     """Delete every file that the journal does not vouch for; drop blocks whose files are not all there."""
-    nodes = {entry["name"]: entry["node"] for entry in _root(plan.path)["attributes"]["layers"]}
+    nodes = {entry["name"]: entry["node"] for entry in root_document(plan.path)["attributes"]["layers"]}
     tables = {
         layer.name: layer_table_of(plan.path / nodes[layer.name], layer.name, layer, plan.n_stimuli)
         for layer in plan.layers
@@ -601,7 +583,7 @@ def _runs(blocks: Mapping[int, Any]) -> list[dict[str, Any]]:
 
 
 def _centred(layer: str, values: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """x − centre, rounded to float16; an overflow is an error rather than a silent infinity."""
+    """Subtract the centre and round to float16; an overflow is an error rather than a silent infinity."""
     difference = values - centre
     with np.errstate(over="ignore"):
         stored = difference.astype("<f2")
@@ -628,64 +610,11 @@ def _write_template(folder: Path, files: Mapping[str, bytes]) -> None:
             pass
 
 
-def _write_reserve(folder: Path, plan: StorePlan) -> None:
-    """Set space aside, so that a disk that fills up still has room for the journal and the final metadata."""
-    wanted = _RESERVE_BYTES + sum(8192 + 4096 * len(layer.coords) for layer in plan.layers)
-    file = folder / RESERVE
-    if file.exists() and file.stat().st_size == wanted:
-        return
-    with open(file, "wb") as handle:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle.fileno(), 0, wanted)
-        else:
-            handle.write(bytes(wanted))
-
-
-def _open_journal(folder: Path, create: bool = True) -> int | None:
-    """Open the journal and lock it; None if there is none and none is wanted."""
-    try:
-        handle = os.open(
-            folder / JOURNAL,
-            os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0) | getattr(os, "O_CLOEXEC", 0),
-            0o666,
-        )
-    except FileNotFoundError:
-        if create:
-            raise
-        return None
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise _locked(folder) from None
-    return handle
-
-
-def _refuse_if_locked(folder: Path) -> None:
-    """Fail if another writer holds a folder's journal."""
-    handle = _open_journal(folder, create=False)
-    if handle is not None:
-        os.close(handle)
-
-
-def _locked(path: Path) -> StoreError:
-    return StoreError(
-        f"another process is writing {path}; two writers would destroy each other's files. Wait for it, end it, or "
-        "choose another path"
-    )
-
-
 def _is_store(path: Path) -> bool:
     try:
-        return "actkit_store" in _root(path)["attributes"]
+        return "actkit_store" in root_document(path)["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _root(path: Path) -> dict[str, Any]:
-    """The root's metadata document."""
-    return json.loads((path / METADATA).read_bytes())
 
 
 def _compare(plan: StorePlan, attrs: Mapping[str, Any]) -> None:
@@ -717,23 +646,6 @@ def _compare(plan: StorePlan, attrs: Mapping[str, Any]) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-@contextmanager
-def _disk_full_is_clear(plan: StorePlan, needed: int) -> Iterator[None]:
-    """Say what a full disk means for the store, whoever noticed it."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StoreError) or error.errno not in _DISK_FULL:
-            raise
-        full = DiskFullError(
-            f"the disk is full: {plan.path} needed {_size(needed)} more and {_size(plan.free)} are free. What was "
-            "finished is kept: free some space and run the same command again (resume), or record with "
-            "dtype='float16', a reducer or fewer layers to another path"
-        )
-        full.errno = errno.ENOSPC
-        raise full from error
 
 
 __all__ = ["LayerPlan", "StorePlan", "StoreWriter", "create_store", "resume_store"]

@@ -52,7 +52,18 @@ class ModelSpec(Options):
     groups: dict[str, list[Any]] = Field({}, description="values of the label merged into named groups")
     name: str | None = Field(None, description="name of the model, by default the label's")
     data: str | None = Field(None, description="a variable of the data set that holds model RDMs")
+    only: list[str] = Field([], description="names of shipped model RDMs to take")
     leave_out: list[str] = Field([], description="names of shipped model RDMs to leave out")
+
+
+class ObserversSpec(Options):
+    """Simulated observers, whose truth is a mixture of model RDMs; everything they touch says that it is simulated."""
+
+    truth: list[Any] = Field(min_length=1, description="model RDMs, written as in `models`")
+    weights: list[float] | None = Field(None, description="one weight a model RDM, by default equal")
+    n_subjects: int = Field(12, ge=1, description="how many observers")
+    noise: float = Field(1.0, ge=0, description="standard deviation of each one's noise, that of the truth being 1")
+    seed: int | None = Field(None, ge=0, description="seed of the noise, by default the study's")
 
 
 class ReportSpec(Options):
@@ -73,6 +84,7 @@ class StudyHead(Options):
     stimuli: Any = Field(description="data set, path, or several to join")
     record: dict[str, Any] = Field({}, description="recording options")
     models: list[Any] = Field([], description="model RDMs that every comparison includes")
+    simulate: dict[str, Any] = Field({}, description="simulated observers by name, to use as data")
     analyses: list[Any] = Field([], description="what to do with the recordings, in order")
     report: Any = Field(True, description="true, false, or title and text")
 
@@ -120,6 +132,7 @@ class Study:
     stimuli: tuple[StimuliSpec, ...]
     record: Mapping[str, Options]  # by network name
     models: tuple[ModelSpec, ...]
+    observers: Mapping[str, tuple[ObserversSpec, tuple[ModelSpec, ...]]]
     analyses: tuple[AnalysisStep, ...]
     report: ReportSpec | None
     text: str
@@ -262,6 +275,7 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
         for i, item in enumerate(sets, 1)
     )
     models = tuple(_model(item, f"{source}, models, item {i}") for i, item in enumerate(head.models, 1))
+    observers = {str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()}
     analyses = tuple(_analysis(item, i, source, head.seed) for i, item in enumerate(head.analyses, 1))
     report = head.report
     if isinstance(report, Mapping):
@@ -279,6 +293,7 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
         stimuli=stimuli,
         record=_record(head, networks, source),
         models=models,
+        observers=observers,
         analyses=analyses,
         report=report_spec,
         text=text,
@@ -388,6 +403,13 @@ def _model(item: Any, where: str) -> ModelSpec:
     if spec.data is not None and (spec.groups or spec.name):
         raise InputError(f"{where}: `groups` and `name` go with `label`; model RDMs that ship bring their own names")
     return spec
+
+
+def _observers(item: Any, where: str, seed: int) -> tuple[ObserversSpec, tuple[ModelSpec, ...]]:
+    """Read one item of ``simulate``."""
+    spec = parse(ObserversSpec, {"seed": seed, **_as_mapping(item, where, "write {truth: [{label: NAME}]}")}, where)
+    truth = tuple(_model(model, f"{where}, truth, item {i}") for i, model in enumerate(spec.truth, 1))
+    return spec, truth
 
 
 def _analysis(item: Any, number: int, source: str, seed: int) -> AnalysisStep:

@@ -17,7 +17,7 @@ from actkit.errors import ActkitError
 from actkit.options import Options
 from actkit.results import fingerprint
 from actkit.study_file import AnalysisStep, NetworkSpec, Study, said_where
-from actkit.study_workshop import Workshop, key_of
+from actkit.study_workshop import Workshop, key_of, variable_name
 
 MANIFEST = "manifest.json"
 
@@ -303,27 +303,33 @@ class _Builder:
         return tuple(names)
 
     def _rdm_step(self, analysis: AnalysisStep) -> None:
-        """Plan the panels and maps of the RDMs of networks and data."""
-        names = self._rdms(analysis)
+        """Plan the RDMs of the networks' layers as panels and maps, and the data's beside the layers that come nearest."""
+        rdms = self._rdms(analysis)
         label = analysis.own.labels
         if label is not None:
             self.workshop.label(label, f"{analysis.where}, labels")
-        for name in names:
-            step = self.steps[name]
-            stem = f"figures/{slug(name)}"
-            self.add(
-                "figures", name, (name, "stimuli"), (*_drawn(stem), *_drawn(f"{stem}_map")),
-                detail={"result": name, "draw": "rdm", "where": analysis.where, "labels": label}, labels=label,
-            )
+        common = {"draw": "rdm", "where": analysis.where, "labels": label}
+        for name in rdms:
+            # A control is one RDM as a rule, and stands beside the data.
+            if not (self.steps[name].detail["network"].control and analysis.own.data):
+                self._figures(name, (name, "stimuli"), slug(name), {**common, "result": name}, maps=True, labels=label)
         for variable in analysis.own.data:
             data = self.workshop.data(variable, f"{analysis.where}, data")
-            stem = f"figures/rdm_{slug(variable)}"
-            self.add(
-                "figures", f"rdm {variable}", ("stimuli",), (*_drawn(stem), *_drawn(f"{stem}_map")),
-                detail={"data": variable, "draw": "rdm", "where": analysis.where, "labels": label}, labels=label,
-                data=fingerprint(data),
-                attrs={key: str(value) for key, value in data.attrs.items()},
+            name = variable_name(variable)
+            compared = f"rsa {name}" if f"rsa {name}" in self.steps else None
+            self._figures(
+                f"rdm {name}", ("stimuli", *rdms, *((compared,) if compared else ())), f"rdm_{slug(name)}",
+                {**common, "data": variable, "rdms": rdms, "compared": compared}, maps=True, labels=label,
+                data=fingerprint(data), attrs={key: str(value) for key, value in data.attrs.items()},
             )
+
+    def _figures(
+        self, name: str, inputs: tuple[str, ...], stem: str, detail: dict[str, Any], maps: bool = False, **content: Any
+    ) -> None:
+        """Plan the figures of one result; each goes with a text of its caption."""
+        stems = [f"figures/{stem}", *([f"figures/{stem}_map"] if maps else [])]
+        outputs = tuple(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png", "txt"))
+        self.add("figures", name, inputs, outputs, detail=detail, **content)
 
     def _rsa_step(self, analysis: AnalysisStep) -> None:
         """Plan one comparison, with its figure and table, for each variable."""
@@ -333,7 +339,7 @@ class _Builder:
         for variable in analysis.own.data:
             data = shop.data(variable, f"{analysis.where}, data")
             models = shop.models(specs, data["stimulus"].values, analysis.where)
-            object_ = self._free("rsa", variable)
+            object_ = self._free("rsa", variable_name(variable))
             stem = f"rsa_{slug(object_)}"
             name = self.add(
                 "rsa", object_, ("stimuli", *rdms), (f"results/{stem}.nc", f"tables/{stem}.csv"),
@@ -341,9 +347,7 @@ class _Builder:
                 options=_deciding(analysis.options["rsa"]), data=fingerprint(data),
                 attrs={key: str(value) for key, value in data.attrs.items()}, models=[fingerprint(model) for model in models],
             ).id
-            self.add(
-                "figures", name, (name,), _drawn(f"figures/{stem}"), detail={"result": name, "draw": "rsa", "where": analysis.where}
-            )
+            self._figures(name, (name,), stem, {"result": name, "draw": "rsa", "where": analysis.where})
 
     def _decoding_step(self, analysis: AnalysisStep) -> None:
         """Plan the decoding of each label from each network, one figure a label."""
@@ -359,10 +363,7 @@ class _Builder:
                     options=_deciding(analysis.options["decoding"]), label=np.asarray(values),
                 ).id)
             for name in made:
-                self.add(
-                    "figures", name, (name,), _drawn(f"figures/{slug(name)}"),
-                    detail={"result": name, "draw": "decoding", "where": analysis.where},
-                )
+                self._figures(name, (name,), slug(name), {"result": name, "draw": "decoding", "where": analysis.where})
 
     def _free(self, kind: str, base: str) -> str:
         """Number the object of a step if the same is asked for twice (with other options)."""
@@ -380,11 +381,6 @@ _HOW = ("memory", "workers", "overwrite", "resume")
 def _deciding(options: Options) -> dict[str, Any]:
     """The options that a step's outputs depend on."""
     return {key: value for key, value in options.model_dump(mode="json").items() if key not in _HOW}
-
-
-def _drawn(stem: str) -> tuple[str, str]:
-    """The two files of a figure."""
-    return f"{stem}.svg", f"{stem}.png"
 
 
 def slug(text: str) -> str:

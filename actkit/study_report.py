@@ -49,7 +49,7 @@ def rsa_numbers(result: xr.Dataset) -> list[dict[str, str]]:
         Rows with ``data``, ``what``, ``value``, ``note``: the ceilings, the best layer of each network, the best
         model and the best control.
     """
-    data = str(result.attrs.get("data", "data")).replace("_", " ") + (" (simulated)" if is_simulated(result) else "")
+    data = str(result.attrs.get("data", "data")) + (" (simulated)" if is_simulated(result) else "")
     rows = []
     low, high = float(result["ceiling_lower"]), float(result["ceiling_upper"])
     if np.isfinite(low) and np.isfinite(high):
@@ -200,7 +200,7 @@ def write_report(doing: Doing, step: Step) -> None:
     lead = [study.report.text if study.report is not None and study.report.text else study.description]
     if simulated:
         lead.append(
-            f"The observers ({', '.join(name.replace('_', ' ') for name in simulated)}) are simulated: their truth was "
+            f"The observers ({', '.join(simulated)}) are simulated: their truth was "
             "chosen, so this report shows that the method finds it, and nothing about brains or people."
         )
     report = Report(study.report.title if study.report is not None and study.report.title else study.title, "\n\n".join(lead))
@@ -224,15 +224,13 @@ def write_report(doing: Doing, step: Step) -> None:
 
 def _add_figures(report: Any, doing: Doing, step: Step) -> None:
     """Add the section of one figure step: what is shown, the figures, and for a comparison its table."""
-    from actkit.plotting import alt_text, caption, plot
-    from actkit.study_steps import as_drawn, drawings
+    from actkit.study_steps import drawings
 
-    measured = "data" in step.detail
-    result = doing.shop.data(step.detail["data"], "") if measured else doing.result(step.detail["result"])
-    shown = as_drawn(result)
-    figures = [
-        (plot(shown, **options), caption(shown, **options), alt_text(shown, **options)) for _, options in drawings(doing, step)
-    ]
+    figures = []
+    for drawing in drawings(doing, step):
+        words, _, alt = (doing.out / f"{drawing.stem}.txt").read_text(encoding="utf-8").strip().rpartition("\n\n")
+        figures.append((doing.shop.figure(drawing.stem, drawing.result, drawing.options), words, alt))
+    result = doing.result(step.detail["result"]) if "result" in step.detail else drawing.result
     tables = []
     if step.detail["draw"] != "rdm":
         short = result.drop_dims([dim for dim in ("subject", "stimulus") if dim in result.dims])
@@ -259,10 +257,12 @@ def section_title(step: Step, result: xr.Dataset) -> str:
     kind = step.detail["draw"]
     suffix = " (simulated)" if is_simulated(result) else ""
     if kind == "rsa":
-        return f"Compared with {str(result.attrs['data']).replace('_', ' ')}{suffix}"
+        return f"Compared with {result.attrs['data']}{suffix}"
     if kind == "decoding":
         return f"Decoding {result.attrs['label'].replace('_', ' ')} from {result.attrs['network']}"
-    return f"Dissimilarities: {str(result.attrs.get('name', 'data')).replace('_', ' ')}{suffix}"
+    if "data" in step.detail:
+        return f"RDMs: {result.attrs['name']}{suffix}"
+    return f"RDMs of {result.attrs.get('network', 'the network')}, layer by layer"
 
 
 def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
@@ -286,16 +286,18 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
     if kind == "decoding":
         missing = int(result.attrs.get("n_without_label", 0))
         return f"{missing} stimuli have no {result.attrs['label']} and are left out." if missing else ""
-    data = result
-    if kind == "rsa":
-        data = doing.shop.data(doing.plan[step.detail["result"]].detail["data"], "")
-    elif "result" in step.detail:
+    if kind == "rdm" and "data" not in step.detail:
         return ""
+    variable = step.detail["data"] if kind == "rdm" else doing.plan[step.detail["result"]].detail["data"]
+    data = doing.shop.data(variable, "")
     sentences = [str(data.attrs[key]).strip().rstrip(".") for key in ("long_name", "note") if data.attrs.get(key)]
     sentences = [sentence[0].upper() + sentence[1:] + "." for sentence in sentences if sentence]
-    if kind == "rsa" and len(data["stimulus"]) < len(doing.shop.stimuli):
+    if kind == "rdm":
+        chosen = "the layer with the highest mean score" if step.detail["compared"] else "the last layer"
+        return f"The mean of the subjects (of ranked dissimilarities) beside one RDM of each network: of several layers, {chosen}."
+    if len(data["stimulus"]) < len(doing.shop.stimuli):
         sentences.append(f"Compared over the {len(data['stimulus'])} of {len(doing.shop.stimuli)} stimuli that were measured.")
-    if kind == "rsa" and not np.isfinite(float(result["ceiling_lower"])):
+    if not np.isfinite(float(result["ceiling_lower"])):
         sentences.append("With one RDM there is no agreement between subjects to measure, so there is no noise ceiling.")
     return " ".join(sentences)
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import xarray as xr
 
 from actkit import __version__
 from actkit.errors import StoreError
-from actkit.recordings import select_stimuli
+from actkit.recordings import leading_dim, rdm_dataset, select_stimuli
 from actkit.results import atomic_write, fingerprint, load, save, to_table
 from actkit.study_file import function, said_where
 from actkit.study_plan import MANIFEST, Plan, Step, output_hash, read_manifest
-from actkit.study_workshop import Workshop, call_progress
+from actkit.study_workshop import Workshop, call_progress, has_value
 
 LOCK = ".lock"
 
@@ -182,10 +183,28 @@ def _rsa(doing: Doing, step: Step) -> None:
     data = doing.shop.data(detail["data"], detail["where"])
     ids = data["stimulus"].values.astype(str)
     # Correlations between patterns do not depend on the other stimuli, so RDMs of all the stimuli can be cut to size.
-    rdms = [select_stimuli(doing.result(name), ids) for name in detail["rdms"]]
+    rdms = [as_candidate(select_stimuli(doing.result(name), ids)) for name in detail["rdms"]]
     models = doing.shop.models(detail["models"], ids, detail["where"])
     result = rsa([*rdms, *models], data, **call_progress(rsa, doing.shop.progress), options=detail["options"])
     _save_result(doing, step, result)
+
+
+def as_candidate(rdms: xr.Dataset) -> xr.Dataset:
+    """Let a control of one layer go by its own name, without that of its layer.
+
+    Parameters
+    ----------
+    rdms : xarray.Dataset
+        RDM dataset along ``layer``.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same, or an RDM dataset along ``model``.
+    """
+    if rdms.attrs.get("kind") != "control" or rdms.sizes["layer"] > 1:
+        return rdms
+    return rdms.rename(layer="model").assign_coords(model=[str(rdms.attrs["network"])])
 
 
 def _decoding(doing: Doing, step: Step) -> None:
@@ -204,55 +223,44 @@ def _decoding(doing: Doing, step: Step) -> None:
     _save_result(doing, step, result.assign_attrs(network=spec.name, n_without_label=len(values) - len(rows)))
 
 
-def has_value(value: Any) -> bool:
-    """Tell whether a label is given; joined sets of stimuli lack each other's labels.
-
-    Parameters
-    ----------
-    value : str, number or None
-        One stimulus's label.
-
-    Returns
-    -------
-    bool
-        False for an empty text, None and NaN.
-    """
-    return value is not None and value != "" and value == value
-
-
 def _save_result(doing: Doing, step: Step, result: xr.Dataset) -> None:
     """Save a result as netCDF and as a table."""
     save(result, doing.out / step.outputs[0])
     atomic_write(doing.out / step.outputs[1], to_table(result).to_csv(index=False))
 
 
-def _figures(doing: Doing, step: Step) -> None:
-    """Draw the figures of one result, or of measured RDMs."""
-    from actkit.plotting import plot, save_figure
+@dataclass(frozen=True)
+class Drawing:
+    """One figure of a step.
 
-    shown = doing.result(step.detail["result"]) if "result" in step.detail else doing.shop.data(step.detail["data"], "")
-    for stem, options in drawings(doing, step):
-        save_figure(plot(as_drawn(shown), **options), doing.out / stem)
-
-
-def as_drawn(result: xr.Dataset) -> xr.Dataset:
-    """Let measured RDMs be drawn as those of networks are.
-
-    Parameters
+    Attributes
     ----------
+    stem : str
+        Where it goes in the study's folder, without suffix.
     result : xarray.Dataset
-        A result, or an RDM dataset that came with a data set.
-
-    Returns
-    -------
-    xarray.Dataset
-        With the attribute that says how to draw it.
+        What is drawn.
+    options : dict
+        Options of the drawing.
     """
-    return result if "analysis" in result.attrs else result.assign_attrs(analysis="rdm")
+
+    stem: str
+    result: xr.Dataset
+    options: dict[str, Any]
 
 
-def drawings(doing: Doing, step: Step) -> list[tuple[str, dict[str, Any]]]:
-    """List the figures of a step: where each goes (without suffix), and the options of its drawing.
+def _figures(doing: Doing, step: Step) -> None:
+    """Draw the figures of a step, each with a text of its caption and, below a blank line, its description."""
+    from actkit.plotting import alt_text, caption, save_figure
+
+    for drawing in drawings(doing, step):
+        figure = doing.shop.figure(drawing.stem, drawing.result, drawing.options)
+        save_figure(figure, doing.out / drawing.stem)
+        words = caption(drawing.result, **drawing.options), alt_text(drawing.result, **drawing.options)
+        atomic_write(doing.out / f"{drawing.stem}.txt", "\n\n".join(words) + "\n")
+
+
+def drawings(doing: Doing, step: Step) -> list[Drawing]:
+    """List the figures of a step.
 
     Parameters
     ----------
@@ -263,17 +271,79 @@ def drawings(doing: Doing, step: Step) -> list[tuple[str, dict[str, Any]]]:
 
     Returns
     -------
-    list of tuple of str and dict
+    list of Drawing
         One entry a figure.
     """
     stems = list(dict.fromkeys(name.rpartition(".")[0] for name in step.outputs))
-    if step.detail["draw"] != "rdm":
-        return [(stems[0], {})]
+    detail = step.detail
+    if detail["draw"] != "rdm":
+        return [Drawing(stems[0], doing.result(detail["result"]), {})]
+    shown = beside_data(doing, step) if "data" in detail else doing.result(detail["result"])
     common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}
-    if step.detail["labels"] is not None:
-        values = doing.shop.label(step.detail["labels"], step.detail["where"]).astype(str).tolist()
+    if detail["labels"] is not None:
+        values = doing.shop.label(detail["labels"], detail["where"]).astype(str).tolist()
         common["labels"] = dict(zip(doing.shop.stimuli.ids.tolist(), values, strict=True))
-    return [(stems[0], {**common, "view": "matrix"}), (stems[1], {**common, "view": "map"})]
+    return [Drawing(stems[0], shown, {**common, "view": "matrix"}), Drawing(stems[1], shown, {**common, "view": "map"})]
+
+
+def beside_data(doing: Doing, step: Step) -> xr.Dataset:
+    """Put the mean RDM of the subjects beside one RDM of each network.
+
+    All dissimilarities are ranked: subjects before they are averaged, as in the noise ceiling of a rank correlation,
+    since their scales may differ, and networks so that all can be seen on one scale. Of a network with several layers the one with the highest mean score is shown where
+    the study compares them with these data, and the last one otherwise.
+
+    Parameters
+    ----------
+    doing : Doing
+        The plan and what it opened.
+    step : Step
+        A step of kind ``figures`` that shows data.
+
+    Returns
+    -------
+    xarray.Dataset
+        RDM dataset along ``rdm``.
+    """
+    detail = step.detail
+    data = doing.shop.data(detail["data"], detail["where"])
+    dim, ids = leading_dim(data), data["stimulus"].values.astype(str)
+    title = str(data.attrs["name"])
+    n = data.sizes[dim]
+    parts = [mean_rank(data["dissimilarity"].values)]
+    names = [title if n == 1 else f"mean of {n} {dim}s"]
+    compared = doing.result(detail["compared"]) if detail["compared"] else None
+    for name in detail["rdms"]:
+        rdms = select_stimuli(doing.result(name), ids)
+        layers, network = rdms["layer"].values.astype(str), str(rdms.attrs["network"])
+        best = len(layers) - 1
+        if compared is not None and len(layers) > 1:
+            rows = np.flatnonzero(compared["network"].values.astype(str) == network)
+            scores = compared["mean"].values[rows]
+            if not np.isnan(scores).all():
+                best = int(np.flatnonzero(layers == str(compared["layer"].values[rows[int(np.nanargmax(scores))]]))[0])
+        parts.append(mean_rank(rdms["dissimilarity"].values[best : best + 1]))
+        names.append(network if len(layers) == 1 else f"{network} {layers[best]}")
+    made = rdm_dataset(np.array(parts), names, "rdm", ids, "ranked", f"{title} and networks")
+    return made.assign_attrs(analysis="rdm", **{key: data.attrs[key] for key in ("simulated",) if key in data.attrs})
+
+
+def mean_rank(vectors: np.ndarray) -> np.ndarray:
+    """Average RDMs after ranking each one's dissimilarities.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, shape (subjects, pairs)
+        Dissimilarities.
+
+    Returns
+    -------
+    numpy.ndarray, shape (pairs,)
+        Mean rank, from 0 to 1.
+    """
+    from scipy.stats import rankdata
+
+    return rankdata(vectors, axis=1, nan_policy="omit").mean(axis=0) / vectors.shape[1]
 
 
 def _report(doing: Doing, step: Step) -> None:

@@ -20,6 +20,7 @@ from actkit.study_file import ModelSpec, NetworkSpec, StimuliSpec, Study, said_w
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from actkit.network import Network
     from actkit.options import Options
@@ -87,6 +88,7 @@ class Workshop:
         self._datasets: dict[str, Any] = {}
         self._data: dict[str, xr.Dataset] = {}
         self._keys: dict[str, str] = {}
+        self._figures: dict[str, Figure] = {}
 
     # ------------------------------------------------------------ stimuli
 
@@ -196,6 +198,8 @@ class Workshop:
         from actkit.recordings import select_stimuli
         from actkit.results import load
 
+        if variable in self.study.observers:
+            return self._simulated(variable)
         if variable.endswith(".nc"):
             found = load(self.study.folder / variable)
         elif ":" in variable:
@@ -205,7 +209,7 @@ class Workshop:
             sets = [self.dataset(spec) for spec in self.study.stimuli if spec.dataset is not None]
             holding = [dataset for dataset in sets if variable in dataset.variables]
             if not holding:
-                known = [name for dataset in sets for name in dataset.variables]
+                known = [*self.study.observers, *(name for dataset in sets for name in dataset.variables)]
                 names = ", ".join(dataset.name for dataset in sets) or "the stimuli (which are a plain folder)"
                 raise DataError(
                     f"{variable!r} is no variable of {names}" + (f"; {nearest(variable, known)}" if known else "")
@@ -218,7 +222,30 @@ class Workshop:
                 f"{variable!r} and the study's stimuli share {len(shared)} ids, and a comparison needs at least 3; "
                 f"its ids are like {next(iter(there))!r}, the study's like {self.stimuli.ids[0]!r}"
             )
-        return select_stimuli(found, shared)
+        title = readable(str(found.attrs.get("name", variable)))
+        return select_stimuli(found, shared).assign_attrs(name=title)
+
+    def _simulated(self, name: str) -> xr.Dataset:
+        """Simulate observers over the stimuli for which all parts of their truth are defined."""
+        spec, truth = self.study.observers[name]
+        where = f"{self.study.source}, simulate, {name}"
+        defined = np.ones(len(self.stimuli), dtype=bool)
+        for part in truth:
+            if part.label is not None:
+                values = self.label(part.label, f"{where}, truth").tolist()
+                defined &= np.array([has_value(value) for value in values])
+            else:
+                measured = self.data(str(part.data), f"{where}, truth")["stimulus"].values
+                defined &= np.isin(self.stimuli.ids, measured.astype(str))
+        ids = self.stimuli.ids[defined]
+        if len(ids) < 3:
+            raise InputError(f"{where}, truth: {len(ids)} stimuli have all of its parts; at least 3 are needed")
+        catalogue = plugins.load("actkit.data_specs", "actkit")
+        simulate = importlib.import_module(f"{catalogue.__package__}.simulated").simulated_observers
+        return simulate(
+            self.models(truth, ids, where), n_subjects=spec.n_subjects, noise=spec.noise, seed=spec.seed or 0,
+            weights=spec.weights, name=readable(name),
+        )
 
     def models(self, specs: tuple[ModelSpec, ...], ids: np.ndarray, where: str) -> list[xr.Dataset]:
         """Make the model RDMs of a step.
@@ -252,12 +279,22 @@ class Workshop:
             rdms = self.data(str(spec.data), f"{where}, models")
             dim = leading_dim(rdms)
             names = [str(name) for name in rdms[dim].values]
-            for name in spec.leave_out:
-                if name not in names:
-                    raise InputError(f"{where}, models, leave_out: {spec.data} has no {name!r}; {nearest(name, names)}")
-            kept = rdms.isel({dim: [i for i, name in enumerate(names) if name not in spec.leave_out]})
+            for key, listed in (("only", spec.only), ("leave_out", spec.leave_out)):
+                for name in listed:
+                    if name not in names:
+                        raise InputError(f"{where}, models, {key}: {spec.data} has no {name!r}; {nearest(name, names)}")
+            chosen = [n for n in names if n not in spec.leave_out and (n in spec.only or not spec.only)]
+            kept = rdms.isel({dim: [names.index(name) for name in chosen]})
             made.append(select_stimuli(kept, ids).assign_attrs(kind="model"))
         return made
+
+    def figure(self, stem: str, result: xr.Dataset, options: Mapping[str, Any]) -> Figure:
+        """Draw a figure, once: the report shows the figures that the run has just drawn."""
+        if stem not in self._figures:
+            from actkit.plotting import plot
+
+            self._figures[stem] = plot(result, **options)
+        return self._figures[stem]
 
     # ------------------------------------------------------------ networks
 
@@ -409,6 +446,57 @@ def load_dataset(name: str, root: Path | None, options: Mapping[str, Any]) -> An
             return catalogue.load(name, root=root, **options)
         known += list(catalogue.names())
     raise DataError(f"no data set called {name!r}; {nearest(name, known)}")
+
+
+def has_value(value: Any) -> bool:
+    """Tell whether a label is given; joined sets of stimuli lack each other's labels.
+
+    Parameters
+    ----------
+    value : str, number or None
+        One stimulus's label.
+
+    Returns
+    -------
+    bool
+        False for an empty text, None and NaN.
+    """
+    return value is not None and value != "" and value == value
+
+
+_CAPITALS = {"it": "IT", "v1": "V1", "v2": "V2", "v4": "V4", "mt": "MT", "fmri": "fMRI", "meg": "MEG", "eeg": "EEG"}
+
+
+def readable(name: str) -> str:
+    """Write the name of a variable as people do.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"human_it"``.
+
+    Returns
+    -------
+    str
+        Such as ``"human IT"``.
+    """
+    return " ".join(_CAPITALS.get(word, word) for word in name.replace("_", " ").split())
+
+
+def variable_name(variable: str) -> str:
+    """Name a variable in steps and files, without the data set or folder it is in.
+
+    Parameters
+    ----------
+    variable : str
+        As a study gives it: a name, ``DATASET:VARIABLE`` or a file.
+
+    Returns
+    -------
+    str
+        The name alone.
+    """
+    return Path(variable).stem if variable.endswith(".nc") else variable.rpartition(":")[2]
 
 
 def grouped(values: np.ndarray, groups: Mapping[str, list[Any]]) -> np.ndarray:

@@ -34,17 +34,22 @@ class DecodingOptions(Options):
         None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
     )
     classifier: Classifier = Field(
-        "logistic", description="Linear classifier: multinomial logistic regression, ridge regression on class codes, "
-        "a linear support vector machine, or the nearest class mean."
+        "logistic",
+        description="Linear classifier: multinomial logistic regression, ridge regression on class codes, "
+        "a linear support vector machine, or the nearest class mean.",
     )
     penalty: float = Field(
-        0.01, gt=0, description="L2 penalty: ridge's alpha, and 1/C of logistic regression and the support vector machine. "
-        "Units are scaled so that one value suits layers of any width."
+        0.01,
+        gt=0,
+        description="L2 penalty: ridge's alpha, and 1/C of logistic regression and the support vector machine. "
+        "Units are scaled so that one value suits layers of any width.",
     )
     folds: int = Field(5, ge=2, description="Parts into which the stimuli are split, classes in equal shares.")
     n_permutations: int = Field(
-        0, ge=0, description="Permutations of the labels, the observed labelling included; 0: no test (each permutation "
-        "fits every layer again)."
+        0,
+        ge=0,
+        description="Permutations of the labels, the observed labelling included; 0: no test (each permutation "
+        "fits every layer again).",
     )
     memory: str = Field("1GB", description="Most memory to use for blocks and products, such as '1GB'.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds and of the permutations.")
@@ -98,8 +103,8 @@ def decode(
     Returns
     -------
     xarray.Dataset
-        ``accuracy`` (layer): share of held-out stimuli decoded correctly; ``error`` (layer): its binomial standard error
-        (training sets overlap, so it is approximate); ``interval_low``, ``interval_high`` (layer): 95 % Wilson interval;
+        ``accuracy`` (layer): share of held-out stimuli decoded correctly; ``error`` (layer): its binomial standard
+        error (training sets overlap, so it is approximate); ``interval_low``, ``interval_high``: 95 % Wilson interval;
         ``correct`` (layer, stimulus): 1 or 0, NaN where a stimulus is never held out; ``fold`` (stimulus), −1 for
         training only; ``chance``: share of the most frequent class among the held-out stimuli, what guessing without
         looking reaches; ``p_value`` (layer): one-sided label-permutation test, corrected by the maximum over layers,
@@ -129,8 +134,8 @@ def decode(
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise InputError(
-            f"labels {name!r}: all {len(y)} stimuli are {classes[0]!r}, so there is nothing to decode; give labels with "
-            "two classes or more"
+            f"{name!r}: all {len(y)} stimuli are {str(classes[0])!r}, so there is nothing to decode; give "
+            "labels with two classes or more"
         )
     folds = _split(y, by_group, by_split, options)
     where = np.full(len(y), -1, dtype=np.int64)
@@ -189,7 +194,9 @@ def decode(
         splitting=_split_words(folds, by_group, by_split),
         n_permutations=options.n_permutations,
         seed=options.seed,
-        test="none" if not options.n_permutations else (
+        test="none"
+        if not options.n_permutations
+        else (
             f"label permutation test within folds, one-sided, {options.n_permutations} permutations with the observed "
             f"labelling, maximum statistic over {len(chosen)} layers"
         ),
@@ -203,7 +210,7 @@ def _about(long_name: str) -> dict[str, str]:
 
 def _column(values: Any, what: str, ids: list[str], columns: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
     """Bring labels, groups or a split to one word for each stimulus, and name them."""
-    name = what
+    name = "label" if what == "labels" else what
     if isinstance(values, str):
         if values not in columns:
             raise InputError(
@@ -217,7 +224,7 @@ def _column(values: Any, what: str, ids: list[str], columns: Mapping[str, np.nda
             raise InputError(f"{what}: {len(missing)} stimuli have no value, the first is {missing[0]!r}; give all")
         values = [values[i] for i in ids]
     elif isinstance(values, xr.DataArray):
-        name = str(values.name or what)
+        name = str(values.name or name)
         if values.dims != ("stimulus",):
             raise InputError(f"{what}: dims {values.dims} do not fit; give one value along 'stimulus'")
         if "stimulus" in values.coords:
@@ -232,9 +239,7 @@ def _column(values: Any, what: str, ids: list[str], columns: Mapping[str, np.nda
     return name, array.astype(str)
 
 
-def _split(
-    y: np.ndarray, groups: np.ndarray | None, split: np.ndarray | None, options: DecodingOptions
-) -> list[_Fold]:
+def _split(y: np.ndarray, groups: np.ndarray | None, split: np.ndarray | None, options: DecodingOptions) -> list[_Fold]:
     """The folds: given, stratified, or stratified with whole groups."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -251,8 +256,9 @@ def _split(
     else:
         classes, counts = np.unique(y, return_counts=True)
         if groups is None and counts.min() < options.folds:
+            rare = str(classes[counts.argmin()])
             raise InputError(
-                f"class {classes[counts.argmin()]!r} has {counts.min()} stimuli, fewer than the {options.folds} folds, so "
+                f"class {rare!r} has {counts.min()} stimuli, fewer than the {options.folds} folds, so "
                 f"some folds would not test it; use folds={max(2, int(counts.min()))} or leave the class out"
             )
         if groups is not None and len(np.unique(groups)) < options.folds:
@@ -309,8 +315,8 @@ def _shuffles(
         shuffles.append(shuffled)
     if count > 1 and all(np.array_equal(y, shuffled) for shuffled in shuffles):
         raise InputError(
-            "permuting labels within folds and groups changes nothing, so there is no test; use n_permutations=0, fewer "
-            "folds, or groups of mixed classes"
+            "permuting labels within folds and groups changes nothing, so there is no test; use n_permutations=0, "
+            "fewer folds, or groups of mixed classes"
         )
     return shuffles
 
@@ -355,7 +361,7 @@ def _coordinates(
         return
     # Every fold has its own scaling, hence its own products; as many folds share one reading as fit in memory.
     one = 8 * n * max(len(fold.train) for fold in folds)
-    least = max(layer.smallest, n * layer.itemsize)
+    least = 8 * n
     together = min(len(folds), int((budget - 6 * least) // (2 * one)))
     if together < 1:
         raise InputError(
@@ -381,8 +387,8 @@ def _blocks(layer: Any, most: int, ids: list[str]) -> Iterator[np.ndarray]:
         if not np.isfinite(values).all():
             bad = ids[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
             raise InputError(
-                f"layer {layer.name!r} holds NaN or infinite activations (stimulus {bad!r}), which no classifier can use; "
-                "record the layer again in float32, or leave these stimuli out"
+                f"layer {layer.name!r} holds NaN or infinite activations (stimulus {bad!r}), which no classifier can "
+                "use; record the layer again in float32, or leave these stimuli out"
             )
         yield values
 

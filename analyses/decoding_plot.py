@@ -27,19 +27,24 @@ _TALL = 3.0  # inches, height of the axes
 
 def _results(result: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """One result or several, by the name of the curve."""
-    several = dict(result) if isinstance(result, Mapping) and "analysis" not in getattr(result, "attrs", {}) else None
-    named = several if several is not None else {str(result.attrs.get("network", "network")): result}  # type: ignore[union-attr]
+    import xarray as xr
+
+    # A Dataset is a mapping too, of variables.
+    if isinstance(result, xr.Dataset):
+        named: dict[str, xr.Dataset] = {str(result.attrs.get("network", "network")): result}
+    else:
+        named = {str(name): one for name, one in result.items()}
     if not named:
         raise InputError("no decoding results were given, so there is nothing to draw")
     for name, one in named.items():
         if "accuracy" not in one or "chance" not in one:
-            raise InputError(f"{name!r} is not a decoding result (accuracy, chance); give what actkit.decode() returned")
+            raise InputError(
+                f"{name!r} is not a decoding result (accuracy, chance); give what actkit.decode() returned"
+            )
     return named
 
 
-def plot(
-    result: xr.Dataset | Mapping[str, xr.Dataset], *, title: str | None = None, **_unused: Any
-) -> Figure:
+def plot(result: xr.Dataset | Mapping[str, xr.Dataset], *, title: str | None = None, **_unused: Any) -> Figure:
     """Draw the share of held-out stimuli decoded correctly, layer by layer, with chance as a line.
 
     Parameters
@@ -95,17 +100,35 @@ def _draw(named: dict[str, xr.Dataset], title: str | None) -> Figure:
         # Filled means significant as soon as anything was tested; what was not gets a dash then.
         untested = "_" if tested else marker
         for chosen, face, shape in (
-            (p < ALPHA, colour, marker), (p >= ALPHA, "white", marker), (np.isnan(p), colour, untested)
+            (p < ALPHA, colour, marker),
+            (p >= ALPHA, "white", marker),
+            (np.isnan(p), colour, untested),
         ):
-            axes.plot(x[chosen], y[chosen], shape, color=colour, markerfacecolor=face, markeredgewidth=1.4,
-                      markersize=5.5, zorder=4)
+            axes.plot(
+                x[chosen],
+                y[chosen],
+                shape,
+                color=colour,
+                markerfacecolor=face,
+                markeredgewidth=1.4,
+                markersize=5.5,
+                zorder=4,
+            )
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=5.5))
         words.append(f"{name}  (highest {plotting.short(np.nanmax(y))} at {layers[number][int(np.nanargmax(y))]})")
         low = min(low, float(np.nanmin(ends[0])), float(one["chance"]))
     for chance in sorted({round(float(one["chance"]), 6) for one in named.values()}):
         axes.axhline(chance, color=plotting.SOFT, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
-        axes.text(0.988, chance, f"chance {plotting.short(chance)}", transform=axes.get_yaxis_transform(), ha="right",
-                  va="bottom" if chance < 0.9 else "top", fontsize=9, color="#4f4f4f")
+        axes.text(
+            0.988,
+            chance,
+            f"chance {plotting.short(chance)}",
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="bottom" if chance < 0.9 else "top",
+            fontsize=9,
+            color="#4f4f4f",
+        )
     axes.set_ylim(0 if low < 0.4 else max(0.0, low - 0.08), 1.02)
     axes.set_ylabel("Held-out stimuli\ndecoded correctly", linespacing=1.35)
     if same:
@@ -120,18 +143,36 @@ def _draw(named: dict[str, xr.Dataset], title: str | None) -> Figure:
     single = f" from {next(iter(named))}" if len(named) == 1 else ""
     headline = title or f"Decoding {_label(first)}{single}, layer by layer"
     figure.text(left / width, 1 - 0.1 / height, headline, va="top", fontsize=13, fontweight="bold")
-    line = f"{int(first.attrs.get('n_held_out', first.sizes.get('stimulus', 0)))} held-out stimuli; bands: 95 % interval"
+    line = (
+        f"{int(first.attrs.get('n_held_out', first.sizes.get('stimulus', 0)))} held-out stimuli; bands: 95 % interval"
+    )
     figure.text(left / width, 1 - 0.36 / height, line, va="top", fontsize=9.5, color=plotting.SOFT)
     blocks = [([handle], [word]) for handle, word in zip(handles, words, strict=True)] if rows else []
     if tested:
-        mark = {"linestyle": "", "marker": "o", "color": plotting.SOFT, "markersize": 5.5, "markeredgewidth": 1.4}
-        blocks.append((
-            [Line2D([], [], **mark), Line2D([], [], markerfacecolor="white", **mark)], ["p < .05", "n.s."]  # type: ignore[arg-type]
-        ))
+        mark: dict[str, Any] = {
+            "linestyle": "",
+            "marker": "o",
+            "color": plotting.SOFT,
+            "markersize": 5.5,
+            "markeredgewidth": 1.4,
+        }
+        blocks.append(
+            (
+                [Line2D([], [], **mark), Line2D([], [], markerfacecolor="white", **mark)],
+                ["p < .05", "n.s."],
+            )
+        )
     for number, (some, texts) in enumerate(blocks):
         figure.legend(
-            some, texts, loc="upper left", ncols=len(some), borderpad=0, borderaxespad=0, handletextpad=0.5,
-            handlelength=1.5, bbox_to_anchor=(left / width, 1 - (0.6 + 0.235 * number) / height),
+            some,
+            texts,
+            loc="upper left",
+            ncols=len(some),
+            borderpad=0,
+            borderaxespad=0,
+            handletextpad=0.5,
+            handlelength=1.5,
+            bbox_to_anchor=(left / width, 1 - (0.6 + 0.235 * number) / height),
         )
     return figure
 
@@ -157,9 +198,11 @@ def caption(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> st
     named = _results(result)
     first = next(iter(named.values()))
     classes = json.loads(first.attrs.get("classes", "{}"))
-    classifier = _CLASSIFIERS.get(str(first.attrs.get("classifier")), str(first.attrs.get("classifier", "a classifier")))
+    classifier = _CLASSIFIERS.get(
+        str(first.attrs.get("classifier")), str(first.attrs.get("classifier", "a classifier"))
+    )
     text = [
-        f"Share of held-out stimuli whose {_label(first)} ({len(classes)} classes) is decoded correctly from each layer: "
+        f"Share of held-out stimuli whose {_label(first)} ({len(classes)} classes) is decoded correctly, by layer: "
         f"{classifier}, {first.attrs.get('splitting', 'held-out stimuli')}; units are standardised on training stimuli "
         "alone.",
         f"Bands are 95 % Wilson intervals over the {int(first.attrs.get('n_held_out', 0))} held-out stimuli.",
@@ -191,10 +234,13 @@ def alt_text(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> s
     parts = []
     for name, one in named.items():
         y = one["accuracy"].values
-        parts.append(f"{name} goes from {plotting.short(float(y[0]))} in the first layer to {plotting.short(float(y[-1]))}"
-                     " in the last")
+        parts.append(
+            f"{name} goes from {plotting.short(float(y[0]))} in the first layer to {plotting.short(float(y[-1]))}"
+            " in the last"
+        )
     first = next(iter(named.values()))
     return (
         f"Line chart of decoding accuracy for {_label(first)}; chance is {plotting.short(float(first['chance']))}. "
-        + "; ".join(parts) + "."
+        + "; ".join(parts)
+        + "."
     )

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class EmbeddingOptions(Options):
     """Options of :func:`embed`."""
 
-    n_starts: int = Field(2, ge=1, description="Starting layouts: classical scaling, then random ones; the best is kept.")
+    n_starts: int = Field(
+        2, ge=1, description="Starting layouts: classical scaling, then random ones; the best is kept."
+    )
     max_iter: int = Field(300, ge=1, description="Most iterations of SMACOF from each start.")
     seed: int = Field(0, ge=0, description="Seed of the random starts.")
 
@@ -73,11 +75,7 @@ def embed(rdms: xr.Dataset, options: EmbeddingOptions) -> xr.Dataset:
         if before is not None:
             full = _turn(full, before)
         places[number] = before = full
-    coords = {
-        name: coord
-        for name, coord in rdms.coords.items()
-        if set(coord.dims) <= {dim, "stimulus"}
-    }
+    coords = {name: coord for name, coord in rdms.coords.items() if set(coord.dims) <= {dim, "stimulus"}}
     dataset = xr.Dataset(
         {
             "x": ((dim, "stimulus"), places[:, :, 0]),
@@ -99,7 +97,7 @@ def embed(rdms: xr.Dataset, options: EmbeddingOptions) -> xr.Dataset:
 
 
 def _complete(matrix: np.ndarray) -> np.ndarray:
-    """Indices of stimuli that all have dissimilarities to each other: drop the one with most gaps until none is left."""
+    """Stimuli that all have dissimilarities to each other: the one with most gaps goes until none is left."""
     kept = np.arange(len(matrix))
     gaps = np.isnan(matrix)
     while len(kept) and (count := gaps[np.ix_(kept, kept)].sum(axis=0)).any():
@@ -122,7 +120,12 @@ def _scale(delta: np.ndarray, options: EmbeddingOptions) -> tuple[np.ndarray, fl
             generator = np.random.Generator(np.random.Philox(key=[options.seed, start]))
             layout = generator.normal(size=(len(delta), 2))
         found, _ = smacof(
-            delta / unit, n_components=2, init=layout, n_init=1, max_iter=options.max_iter, eps=1e-6,
+            delta / unit,
+            n_components=2,
+            init=layout,
+            n_init=1,
+            max_iter=options.max_iter,
+            eps=1e-6,
             normalized_stress=False,
         )
         value = _stress(found, delta / unit)

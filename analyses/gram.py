@@ -64,6 +64,7 @@ class NumpyGram:
         self.n, self.centring, self.dtype = n, centring, np.dtype(dtype)
         self.gram = np.zeros((n, n))
         self.means: list[np.ndarray] = []
+        self.rests: list[np.ndarray] = []
         self.widths: list[int] = []
         self._buffer = np.empty(0, dtype=self.dtype)
 
@@ -91,16 +92,16 @@ class NumpyGram:
             self._buffer = np.empty(self.n * width, dtype=self.dtype)
         # One contiguous buffer: numpy then multiplies it with its own transpose at half the cost (syrk).
         patterns = self._buffer[: self.n * width].reshape(self.n, width)
-        mean = np.zeros(self.n)
+        rough = rest = np.zeros(self.n)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.centring == "unit":
                 centre = values.mean(axis=0, dtype=np.float64).astype(self.dtype)
                 np.subtract(values, centre, out=patterns, casting="same_kind")
             else:
-                rough = values.mean(axis=1, dtype=np.float64).astype(self.dtype)
+                # Any value near the mean will do, and the fast mean is near; what it leaves is accounted for.
+                rough = values.mean(axis=1, dtype=self.dtype)
                 np.subtract(values, rough[:, None], out=patterns, casting="same_kind")
-                rest = patterns.sum(axis=1, dtype=np.float64) / width
-                mean = rough.astype(np.float64) + rest
+                rest = (patterns @ np.ones(width, dtype=self.dtype)).astype(np.float64) / width
             products = patterns @ patterns.T
         if not np.isfinite(np.diagonal(products)).all():
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -108,9 +109,8 @@ class NumpyGram:
                 raise NonFiniteError(bad)
             raise OverflowInGramError
         self.gram += products
-        if self.centring != "unit":
-            self.gram -= np.outer(rest * width, rest)
-        self.means.append(mean)
+        self.means.append(rough + rest)
+        self.rests.append(rest)
         self.widths.append(width)
 
     def result(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -125,7 +125,7 @@ class NumpyGram:
         n_units : int
             Number of units.
         """
-        return _with_between(self.gram, self.means, self.widths, self.centring)
+        return _with_means(self.gram, self.means, self.rests, self.widths, self.centring)
 
 
 class TorchGram:
@@ -153,6 +153,7 @@ class TorchGram:
         self.wide = torch.float64 if self.has_double else torch.float32
         self.gram = torch.zeros((n, n), dtype=torch.float64, device=self.device if self.has_double else "cpu")
         self.means: list[np.ndarray] = []
+        self.rests: list[np.ndarray] = []
         self.widths: list[int] = []
 
     def add(self, block: np.ndarray | torch.Tensor) -> None:
@@ -184,15 +185,13 @@ class TorchGram:
 
         width = values.shape[1]
         patterns = values.to(self.dtype)
-        mean = np.zeros(self.n)
-        rest = None
+        rough = rest = torch.zeros(self.n, dtype=self.wide, device=self.device)
         if self.centring == "unit":
             patterns = patterns - values.to(self.wide).mean(dim=0).to(self.dtype)
         else:
-            rough = values.to(self.wide).mean(dim=1).to(self.dtype)
+            rough = patterns.mean(dim=1)
             patterns = patterns - rough[:, None]
             rest = patterns.sum(dim=1, dtype=self.wide) / width
-            mean = (rough.to(self.wide) + rest).cpu().numpy().astype(np.float64)
         products = patterns @ patterns.T
         if not bool(torch.isfinite(products.diagonal()).all()):
             bad = torch.nonzero(~torch.isfinite(values).all(dim=1)).ravel().cpu().numpy()
@@ -200,10 +199,8 @@ class TorchGram:
                 raise NonFiniteError(bad)
             raise OverflowInGramError
         self.gram += products.to(self.gram.device).to(torch.float64)
-        if rest is not None:
-            exact = rest.to(self.gram.device).to(torch.float64)
-            self.gram -= torch.outer(exact * width, exact)
-        self.means.append(mean)
+        self.rests.append(rest.cpu().numpy().astype(np.float64))
+        self.means.append(rough.cpu().numpy().astype(np.float64) + self.rests[-1])
         self.widths.append(width)
 
     def result(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -218,24 +215,26 @@ class TorchGram:
         n_units : int
             Number of units.
         """
-        return _with_between(self.gram.cpu().numpy(), self.means, self.widths, self.centring)
+        return _with_means(self.gram.cpu().numpy(), self.means, self.rests, self.widths, self.centring)
 
 
-def _with_between(
-    gram: np.ndarray, means: list[np.ndarray], widths: list[int], centring: Centring
+def _with_means(
+    gram: np.ndarray, means: list[np.ndarray], rests: list[np.ndarray], widths: list[int], centring: Centring
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Add what the blocks' pattern means contribute: Σ_b width_b (m_b − m)(m_b − m)ᵀ (Chan, Golub & LeVeque 1983).
+    """Complete the sums of products within blocks by what the patterns' means contribute.
 
-    Without centring the mean m of all units is not taken off.
+    Within block b of width w_b the patterns were centred to a rest r_b ≈ 0 of their mean m_b, so the products hold
+    w_b r_b r_bᵀ too much; between blocks Σ w_b (m_b − m)(m_b − m)ᵀ is missing (Chan, Golub & LeVeque 1983), where the
+    mean m over all blocks counts as zero if patterns are not to be centred.
     """
     total = sum(widths)
-    share = np.array(widths, dtype=np.float64)
+    share = np.sqrt(np.array(widths, dtype=np.float64))
     by_block = np.stack(means, axis=1)
-    mean = by_block @ share / total
+    mean = by_block @ share**2 / total
     if centring != "unit":
-        offset = by_block - mean[:, None] if centring == "pattern" else by_block
-        offset = offset * np.sqrt(share)
-        gram = gram + offset @ offset.T
+        between = (by_block - mean[:, None] if centring == "pattern" else by_block) * share
+        rest = np.stack(rests, axis=1) * share
+        gram = gram + between @ between.T - rest @ rest.T
     return gram, mean, total
 
 

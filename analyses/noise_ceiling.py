@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from actkit.analyses.comparison import Compare, ceilings, prepared
 from pydantic import Field
 
+from actkit.analyses.comparison import Compare, ceilings, prepared
 from actkit.errors import InputError
 from actkit.options import Options, with_options
 from actkit.recordings import VARIABLE, leading_dim, validate_rdms
@@ -62,7 +62,10 @@ def check_data(data: xr.Dataset) -> xr.Dataset:
             f"data {name!r}: RDMs with missing pairs cannot be compared fairly across subjects; missing in {named}. "
             "Leave these subjects out with .sel(), or choose stimuli that everyone saw with select_stimuli()"
         )
-    return data.rename({dim: "subject"}) if dim != "subject" else data
+    if dim == "subject":
+        return data
+    # A descriptor of that name (sessions of one subject, say) must not stand in the way of the dim.
+    return data.drop_vars("subject", errors="ignore").rename({dim: "subject"})
 
 
 def check_variation(data: xr.Dataset, compare: Compare) -> None:

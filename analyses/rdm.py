@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from actkit.analyses.gram import WIDTH, Centring, GramSums, NonFiniteError, NumpyGram, OverflowInGramError, TorchGram
 from pydantic import Field
 
-from actkit.compute import format_bytes, parse_bytes
+from actkit.analyses.gram import WIDTH, Centring, GramSums, NonFiniteError, NumpyGram, OverflowInGramError, TorchGram
+from actkit.compute import format_bytes, parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError, LayerError, nearest
 from actkit.options import Options, with_options
@@ -36,6 +37,7 @@ _CENTRING: dict[str, Centring] = {
 # A pattern whose standard deviation is within this many rounding steps of its mean is constant, not patterned.
 _ROUNDING_STEPS = 4
 _NAMED = 20  # how many constant patterns of a layer are named
+_HASHED = 2**24  # bytes of rows that are hashed at a time
 
 
 class RdmOptions(Options):
@@ -360,7 +362,7 @@ def _from_arrays(arrays: Mapping[str, Any], ids: Sequence[Any] | np.ndarray | No
     read = [_array_layer(layer, array) for layer, array in layers]
 
     def content() -> str:
-        return fingerprint({layer: _host(array) for layer, array in layers} | {"ids": shared})
+        return fingerprint({layer: _content(array) for layer, array in layers} | {"ids": shared})
 
     return _Source(shared, read, name, content, _labels(labels, n), {"network": name})
 
@@ -371,11 +373,18 @@ def _order(own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.array([where[value] for value in wanted.tolist()])
 
 
-def _host(array: Any) -> np.ndarray:
-    """An array's values in the computer's memory."""
-    if _is_tensor(array):
-        return np.asarray(array.detach().cpu().numpy())
-    return np.asarray(array.values if isinstance(array, xr.DataArray) else array)
+def _content(array: Any) -> str:
+    """Hash an array's dtype, shape and values, a few rows at a time: a lazily backed one may not fit in memory."""
+    digest = hashlib.sha256(f"{array.dtype} {tuple(array.shape)}".removeprefix("torch.").encode())
+    row_bytes = max(1, int(np.prod(array.shape[1:])) * 8)
+    for start, stop in spans(array.shape[0], max(1, _HASHED // row_bytes)):
+        rows = array[start:stop]
+        if _is_tensor(rows):
+            rows = rows.detach().cpu()
+            rows = rows.float() if "bfloat16" in str(rows.dtype) else rows  # which numpy does not have
+        values = np.asarray(rows)
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def _array_layer(name: str, array: Any) -> _Layer:

@@ -137,9 +137,7 @@ def _grid(k: int) -> tuple[int, int]:
     return columns, -(-k // columns)
 
 
-def _draw_matrices(
-    result: xr.Dataset, stimuli: Any, labels: Any, scale: str, most: int, title: str | None
-) -> Figure:
+def _draw_matrices(result: xr.Dataset, stimuli: Any, labels: Any, scale: str, most: int, title: str | None) -> Figure:
     """Lay out and fill the matrix figure."""
     import matplotlib as mpl
 
@@ -194,10 +192,14 @@ def _draw_matrices(
             axes.set_title(_shorten(names[number], int(side / 0.075)), loc="left", pad=4, fontsize=9.5)
         _draw_edge(axes, stimuli, ids[order], runs, side, first=number % columns == 0, names=bool(edge[2]))
     assert image is not None
-    scale_axes = figure.add_axes((
-        (left + columns * side + (columns - 1) * between + 0.15) / width,
-        (height - top - side - over) / height, 0.12 / width, side / height,
-    ))
+    scale_axes = figure.add_axes(
+        (
+            (left + columns * side + (columns - 1) * between + 0.15) / width,
+            (height - top - side - over) / height,
+            0.12 / width,
+            side / height,
+        )
+    )
     drawn = figure.colorbar(image, cax=scale_axes)
     drawn.outline.set_visible(False)
     scale_axes.tick_params(length=0, labelsize=9)
@@ -208,7 +210,14 @@ def _draw_matrices(
     scale_axes.set_ylabel(words, fontsize=9, labelpad=2)
     single = f": {names[0]}" if k == 1 else ""
     parts = [f"{n} stimuli", f"{measure} dissimilarity" if measure else "", choice]
-    _headline(figure, result, title or f"RDM{'s' if k > 1 else ''} of {_name(result)}{single}", "; ".join(p for p in parts if p), 0.15, height)
+    _headline(
+        figure,
+        result,
+        title or f"RDM{'s' if k > 1 else ''} of {_name(result)}{single}",
+        "; ".join(p for p in parts if p),
+        0.15,
+        height,
+    )
     _draw_legend(figure, legend, runs, 0.15 / width, height, marker="s")
     return figure
 
@@ -232,9 +241,7 @@ def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most - most // 2) :]}"
 
 
-def _edge_width(
-    stimuli: Any, n: int, runs: list[tuple[str, int, int]], side: float
-) -> tuple[float, float, bool]:
+def _edge_width(stimuli: Any, n: int, runs: list[tuple[str, int, int]], side: float) -> tuple[float, float, bool]:
     """Inches for one thumbnail, inches left of a panel, and whether category names stand there."""
     if stimuli is not None and n <= _EACH:
         return side / n, side / n + (0.12 if runs else 0.05), False
@@ -263,7 +270,9 @@ def _draw_edge(
         ):
             axes.add_patch(Rectangle(corner, *size, color=colours[name], linewidth=0, clip_on=False))
         if first and names:
-            axes.text(-0.5 - 0.16 * inch, (start + stop - 1) / 2, _shorten(name, 24), ha="right", va="center", fontsize=9)
+            axes.text(
+                -0.5 - 0.16 * inch, (start + stop - 1) / 2, _shorten(name, 24), ha="right", va="center", fontsize=9
+            )
     if stimuli is None or not first:
         return
     beyond = -0.5 - (0.13 if runs else 0.03) * inch
@@ -272,9 +281,11 @@ def _draw_edge(
     else:
         shown = _examples(n, runs, inch * 0.3)
     pictures = plotting.thumbnails(stimuli, [str(ids[i]) for i, *_ in shown])
-    for (_, centre, size), picture in zip(shown, pictures, strict=True):
+    for (_, centre, side_in_rows), picture in zip(shown, pictures, strict=True):
         axes.imshow(
-            picture, extent=(beyond - size, beyond, centre + size / 2, centre - size / 2), clip_on=False,
+            picture,
+            extent=(beyond - side_in_rows, beyond, centre + side_in_rows / 2, centre - side_in_rows / 2),
+            clip_on=False,
             interpolation="antialiased",
         )
     axes.set_xlim(-0.5, n - 0.5)
@@ -327,8 +338,16 @@ def _draw_legend(
         if number == len(rows) - 1 and listed < len(runs):
             words[-1] += f"  … {len(runs) - listed} more"
         figure.legend(
-            handles, words, loc="upper left", bbox_to_anchor=(left, 1 - (0.55 + 0.22 * number) / height),
-            ncols=len(row), borderpad=0, borderaxespad=0, handletextpad=0.2, columnspacing=1.0, handlelength=1.2,
+            handles,
+            words,
+            loc="upper left",
+            bbox_to_anchor=(left, 1 - (0.55 + 0.22 * number) / height),
+            ncols=len(row),
+            borderpad=0,
+            borderaxespad=0,
+            handletextpad=0.2,
+            columnspacing=1.0,
+            handlelength=1.2,
         )
 
 
@@ -437,8 +456,15 @@ def _place_pictures(
         axes.imshow(picture, extent=(x - half, x + half, y - half, y + half), interpolation="antialiased", zorder=2 + i)
         if colours is not None:
             axes.add_patch(
-                Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=colours[i], linewidth=1.3,
-                          zorder=2 + i)
+                Rectangle(
+                    (x - half, y - half),
+                    2 * half,
+                    2 * half,
+                    fill=False,
+                    edgecolor=colours[i],
+                    linewidth=1.3,
+                    zorder=2 + i,
+                )
             )
     axes.set_xlim(limits[0])
     axes.set_ylim(limits[1])
@@ -526,8 +552,10 @@ def map_caption(result: xr.Dataset, *, labels: Any = None, stimuli: Any = None, 
         values = f"{plotting.short(float(stress.min()))} to {plotting.short(float(stress.max()))}"
     groups = plotting.stimulus_labels(result, labels, stimuli)
     colours = " Colours mark the category." if groups is not None else ""
-    turned = f" Each {dim}'s map is turned onto the one before; axes have no meaning." if len(stress) > 1 else (
-        " Axes have no meaning."
+    turned = (
+        f" Each {dim}'s map is turned onto the one before; axes have no meaning."
+        if len(stress) > 1
+        else (" Axes have no meaning.")
     )
     return (
         f"Stimuli of {_name(result)} placed so that distances in the plane match their {measure} dissimilarities "

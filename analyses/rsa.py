@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import xarray as xr
-from actkit.analyses.comparison import Compare, permuted_scores, resampled_scores, scores
-from actkit.analyses.noise_ceiling import ceiling_note, ceiling_variables, check_data, check_variation
 from pydantic import Field
 
+from actkit.analyses.comparison import Compare, permuted_scores, resampled_scores, scores
+from actkit.analyses.noise_ceiling import ceiling_note, ceiling_variables, check_data, check_variation
 from actkit.compute import progress as progress_bar
 from actkit.compute import spans
 from actkit.errors import InputError

@@ -43,7 +43,7 @@ def _attribute(result: xr.Dataset, *names: str, default: Any = None) -> Any:
     options = json.loads(result.attrs.get("options", "{}"))
     for name in names:
         for where in (result.attrs, options):
-            if where.get(name) is not None and not str(where[name]) == "":
+            if where.get(name) is not None and str(where[name]) != "":
                 return where[name]
     return default
 
@@ -89,9 +89,7 @@ def _curves(result: xr.Dataset) -> tuple[list[_Curve], bool]:
     layer_rows = np.flatnonzero(kinds == "layer")
     if not len(layer_rows):
         return [], False
-    networks = (
-        result["network"].values.astype(str) if "network" in result.coords else np.full(len(kinds), "network")
-    )
+    networks = result["network"].values.astype(str) if "network" in result.coords else np.full(len(kinds), "network")
     names = result["layer" if "layer" in result.coords else "model"].values.astype(str)
     position = _column(result, "position")
     found = []
@@ -249,7 +247,7 @@ def _draw(
     if curves:
         _draw_curves(main, result, curves, same, half, wide, subjects)
     if len(others):
-        _draw_references(side, result, curves, others, half, limits, alone=stacked or not curves)
+        _draw_references(side, result, curves, others, half, limits, dots, alone=stacked or not curves)
     for axes in panels if stacked else panels[:1]:
         axes.set_ylabel(
             f"RDM similarity to subjects\n(mean {plotting.measure_words(_measure(result))})", linespacing=1.35
@@ -261,8 +259,16 @@ def _draw(
         y += step
     for handles, labels in key:
         figure.legend(
-            handles, labels, loc="upper left", ncols=len(labels), columnspacing=1.4, handletextpad=0.5, borderpad=0,
-            borderaxespad=0, handlelength=1.5, bbox_to_anchor=(x / width, 1 - y / height),
+            handles,
+            labels,
+            loc="upper left",
+            ncols=len(labels),
+            columnspacing=1.4,
+            handletextpad=0.5,
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=1.5,
+            bbox_to_anchor=(x / width, 1 - y / height),
         )
         y += 0.235
     return figure
@@ -284,9 +290,7 @@ def _half_widths(result: xr.Dataset, bands: str) -> np.ndarray:
     return np.stack([_errors(result)] * 2)
 
 
-def _limits(
-    result: xr.Dataset, curves: list[_Curve], others: np.ndarray, half: np.ndarray
-) -> tuple[float, float]:
+def _limits(result: xr.Dataset, curves: list[_Curve], others: np.ndarray, half: np.ndarray) -> tuple[float, float]:
     """A y range that holds bands and ceiling, and zero."""
     rows = np.concatenate([*(curve.rows for curve in curves), others]).astype(int)
     means, (down, up) = _column(result, "mean")[rows], np.nan_to_num(half[:, rows])
@@ -304,13 +308,24 @@ def _draw_ceiling(axes: Axes, result: xr.Dataset, label: bool) -> None:
     axes.axhspan(*ceiling, color=plotting.BAND, linewidth=0, zorder=0)
     if label:
         axes.text(
-            0.012, ceiling[1], f"noise ceiling  {plotting.short(ceiling[0])}–{plotting.short(ceiling[1])}",
-            transform=axes.get_yaxis_transform(), va="bottom", ha="left", fontsize=9, color="#4f4f4f",
+            0.012,
+            ceiling[1],
+            f"noise ceiling  {plotting.short(ceiling[0])}–{plotting.short(ceiling[1])}",
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+            ha="left",
+            fontsize=9,
+            color="#4f4f4f",
         )
 
 
 def _draw_curves(
-    axes: Axes, result: xr.Dataset, curves: list[_Curve], same: bool, half: np.ndarray, width: float,
+    axes: Axes,
+    result: xr.Dataset,
+    curves: list[_Curve],
+    same: bool,
+    half: np.ndarray,
+    width: float,
     subjects: bool | None,
 ) -> None:
     """One line per network with its band and marks."""
@@ -331,13 +346,21 @@ def _draw_curves(
         peak = _peak(result, curve.rows)
         if peak is not None:
             at = int(np.flatnonzero(curve.rows == peak)[0])
-            axes.plot(curve.x[at], means[peak], "o", markersize=13, markerfacecolor="none",
-                      markeredgecolor=curve.colour, markeredgewidth=1.3, zorder=5)
+            axes.plot(
+                curve.x[at],
+                means[peak],
+                "o",
+                markersize=13,
+                markerfacecolor="none",
+                markeredgecolor=curve.colour,
+                markeredgewidth=1.3,
+                zorder=5,
+            )
     n = max(len(curve.x) for curve in curves)
     if same:
         axes.set_xlim(-0.6, n - 0.4)
         peaks = [int(np.flatnonzero(c.rows == p)[0]) for c in curves if (p := _peak(result, c.rows)) is not None]
-        front = plotting.label_layers(axes, curves[0].x, curves[0].layers, width, keep=peaks)
+        front = plotting.label_layers(axes, curves[0].x.tolist(), curves[0].layers, width, keep=peaks)
         axes.set_xlabel(f"Layer{f' ({front}*)' if front else ''}, first to last")
     else:
         axes.set_xlim(-0.04, 1.04)
@@ -359,11 +382,21 @@ def _marks(
     """Filled marks where p < .05, hollow ones where not; a dash where nothing was tested, but other things were."""
     untested = "_" if tested else marker
     for chosen, face, shape in (
-        (p < ALPHA, colour, marker), (p >= ALPHA, "white", marker), (np.isnan(p), colour, untested)
+        (p < ALPHA, colour, marker),
+        (p >= ALPHA, "white", marker),
+        (np.isnan(p), colour, untested),
     ):
         if chosen.any():
-            axes.plot(x[chosen], y[chosen], shape, color=colour, markerfacecolor=face, markeredgewidth=1.4,
-                      markersize=size, zorder=4)
+            axes.plot(
+                x[chosen],
+                y[chosen],
+                shape,
+                color=colour,
+                markerfacecolor=face,
+                markeredgewidth=1.4,
+                markersize=size,
+                zorder=4,
+            )
 
 
 def _reference_text(result: xr.Dataset, row: int) -> str:
@@ -399,8 +432,14 @@ def _side_labels(
 
 
 def _draw_references(
-    axes: Axes, result: xr.Dataset, curves: list[_Curve], others: np.ndarray, half: np.ndarray,
-    limits: tuple[float, float], alone: bool,
+    axes: Axes,
+    result: xr.Dataset,
+    curves: list[_Curve],
+    others: np.ndarray,
+    half: np.ndarray,
+    limits: tuple[float, float],
+    width: float,
+    alone: bool,
 ) -> None:
     """Models and controls as dots, best at the left, each led to its name at the right; the best layer as a line."""
     means, p_values = _column(result, "mean"), _column(result, "p_value")
@@ -422,13 +461,27 @@ def _draw_references(
     gap = (limits[1] - limits[0]) * 0.17 / _TALL
     places = plotting.spread([label[1] for label in labels], gap, limits[0] + gap / 2, limits[1] - gap / 2)
     # Beyond the axes, x is measured in inches, so that names stand at the same place for any number of dots.
-    inch = (right + 0.7) / (axes.get_position().width * axes.figure.get_figwidth())
-    for (text, score, colour, number, bold), place in zip(labels, places, strict=True):
-        line = [right if number is None else number, right, right + 0.14 * inch]
-        axes.plot(line, [score, score, place], color=plotting.FAINT if number is not None else colour, linewidth=0.7,
-                  zorder=1, clip_on=False)
-        axes.text(right + 0.18 * inch, place, text, va="center_baseline", ha="left", fontsize=9.5, color=colour,
-                  fontweight="bold" if bold else "normal")
+    inch = (right + 0.7) / width
+    for (text, score, colour, dot, bold), place in zip(labels, places, strict=True):
+        line = [right if dot is None else dot, right, right + 0.14 * inch]
+        axes.plot(
+            line,
+            [score, score, place],
+            color=plotting.FAINT if dot is not None else colour,
+            linewidth=0.7,
+            zorder=1,
+            clip_on=False,
+        )
+        axes.text(
+            right + 0.18 * inch,
+            place,
+            text,
+            va="center_baseline",
+            ha="left",
+            fontsize=9.5,
+            color=colour,
+            fontweight="bold" if bold else "normal",
+        )
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_visible(alone)
@@ -493,8 +546,19 @@ def _wrap(entries: Sequence[tuple[Any, str]], most: int) -> list[tuple[list[Any]
     return rows
 
 
-def _counts(result: xr.Dataset) -> str:
-    """How many subjects and stimuli."""
+def count_words(result: xr.Dataset) -> str:
+    """How many subjects and stimuli.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        An RSA or noise ceiling result.
+
+    Returns
+    -------
+    str
+        Text such as ``5 subjects, 92 stimuli``.
+    """
     parts = []
     if "subject" in result.sizes:
         n = result.sizes["subject"]
@@ -512,8 +576,19 @@ def _band_words(result: xr.Dataset, bands: str) -> str:
     return f"± 1 standard error over {_SCOPE[_scope(result)]}"
 
 
-def _data_name(result: xr.Dataset) -> str:
-    """Name of the data, with IT as brain scientists write it."""
+def data_words(result: xr.Dataset) -> str:
+    """Name of the data, with IT as brain scientists write it.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        An RSA or noise ceiling result.
+
+    Returns
+    -------
+    str
+        The name for headlines.
+    """
     words = str(_attribute(result, "data", "data_name", "name", default="data")).replace("_", " ").split(" ")
     return " ".join("IT" if word == "it" else word for word in words)
 
@@ -523,11 +598,11 @@ def _headline(
 ) -> list[tuple[str, dict[str, Any], float]]:
     """Title and what the bands are, broken into lines: words, how they are set, inches down to the next line."""
     layers = (result["kind"].values.astype(str) == "layer").any()
-    words = title or f"Similarity to {_data_name(result)}, {'layer by layer' if layers else 'model by model'}"
+    words = title or f"Similarity to {data_words(result)}, {'layer by layer' if layers else 'model by model'}"
     if _simulated(result) and "simulated" not in words.lower():
         words += " (simulated data)"
     what = "bands" if layers else "bars"
-    line = "; ".join(part for part in (_counts(result), f"{what}: {_band_words(result, bands)}", *more) if part)
+    line = "; ".join(part for part in (count_words(result), f"{what}: {_band_words(result, bands)}", *more) if part)
     titles = textwrap.wrap(words, int(width / 0.105))
     lines = textwrap.wrap(line, int(width / 0.072))
     large, small = {"fontsize": 13, "fontweight": "bold"}, {"fontsize": 9.5, "color": plotting.SOFT}
@@ -562,7 +637,7 @@ def caption(result: xr.Dataset, *, bands: Literal["error", "interval"] = "error"
     others = _references(result)
     means, p_values = _column(result, "mean"), _column(result, "p_value")
     scope = _scope(result)
-    who = f"{_data_name(result)} ({_counts(result)})" if _counts(result) else _data_name(result)
+    who = f"{data_words(result)} ({count_words(result)})" if count_words(result) else data_words(result)
     simulated = "simulated data: " if _simulated(result) else ""
     text = [
         f"Mean {plotting.measure_words(_measure(result))} between model RDMs and the RDM of each subject; "
@@ -575,7 +650,9 @@ def caption(result: xr.Dataset, *, bands: Literal["error", "interval"] = "error"
     if np.isfinite(p_values).any():
         permutations = _attribute(result, "n_permutations")
         test = _attribute(
-            result, "test", default="one-sided stimulus-label permutation test of the subject mean, maximum statistic"
+            result,
+            "test",
+            default="one-sided stimulus-label permutation test of the subject mean, maximum statistic"
             + (f", {int(permutations):,} permutations" if permutations else ""),
         )
         text.append(f"Filled marks: p < .05, hollow: not; {test}.")
@@ -634,10 +711,10 @@ def alt_text(result: xr.Dataset, **_unused: Any) -> str:
     means = _column(result, "mean")
     parts = []
     for curve in curves:
-        values = means[curve.rows]
         peak = _peak(result, curve.rows)
         if peak is None:
             continue
+        values = means[curve.rows][np.isfinite(means[curve.rows])]
         layer = curve.layers[int(np.flatnonzero(curve.rows == peak)[0])]
         parts.append(
             f"{curve.network} goes from {plotting.short(values[0])} in the first layer to a maximum of "
@@ -646,7 +723,11 @@ def alt_text(result: xr.Dataset, **_unused: Any) -> str:
     others = _references(result)
     if len(others):
         parts.append("reference models: " + ", ".join(_reference_text(result, row) for row in others))
-    return f"{'Line chart' if curves else 'Dot chart'} of RDM similarity to {_data_name(result)}. " + "; ".join(parts) + "."
+    return (
+        f"{'Line chart' if curves else 'Dot chart'} of RDM similarity to {data_words(result)}. "
+        + "; ".join(parts)
+        + "."
+    )
 
 
 def plot_ceiling(result: xr.Dataset, *, title: str | None = None, **_unused: Any) -> Figure:
@@ -692,7 +773,7 @@ def plot_ceiling(result: xr.Dataset, *, title: str | None = None, **_unused: Any
         axes.set_ylim(low * 1.1, high * 1.15)
         _draw_ceiling(axes, result, label=True)
         axes.set_ylabel(f"{plotting.measure_words(_measure(result))} with the\nmean of the others")
-        words = title or f"Noise ceiling of {_data_name(result)}" + ("  (simulated data)" if _simulated(result) else "")
+        words = title or f"Noise ceiling of {data_words(result)}" + ("  (simulated data)" if _simulated(result) else "")
         figure.text(0.85 / 6.2, 1 - 0.1 / 3.6, words, va="top", fontsize=13, fontweight="bold")
         line = "dots: each subject against the mean of the others; band: lower to upper ceiling"
         figure.text(0.85 / 6.2, 1 - 0.36 / 3.6, line, va="top", fontsize=9.5, color=plotting.SOFT)

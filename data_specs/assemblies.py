@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from actkit.data_specs.mat_files import is_hdf5
 
+from actkit.data_specs.mat_files import is_hdf5
 from actkit.errors import DataError, nearest
 
 if TYPE_CHECKING:

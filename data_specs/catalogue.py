@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actkit.compute import format_bytes
 from actkit.data_specs.data_set import DataSet, stimulus_function
 from actkit.data_specs.fetch import FileFault, check_file, fetch_file
 from actkit.data_specs.schema import Spec, read_spec
-
-from actkit.compute import format_bytes
 from actkit.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from actkit.data_specs.fetch import check_file
 from actkit.data_specs.schema import LabelSpec, Spec, StimuliSpec, loader_for
-
 from actkit.errors import DataError, StimulusError, nearest, require
 from actkit.stimuli import Stimuli
 

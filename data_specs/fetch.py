@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from actkit.data_specs.schema import FileSpec
-
 from actkit.compute import format_bytes
 from actkit.compute import progress as progress_bar
+from actkit.data_specs.schema import FileSpec
 from actkit.errors import DataError
 
 if TYPE_CHECKING:
     import requests
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16  # at most this much is lost when a connection drops
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, and of silence while reading
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 

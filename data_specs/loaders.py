@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from actkit.data_specs.mat_files import read_mat
 from actkit.data_specs.schema import Loader
-
 from actkit.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -135,9 +135,10 @@ def _read_npz(path: Path, key: str | None) -> np.ndarray:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as opened:
-            if isinstance(opened, np.ndarray):
-                raise DataError(f"{path} holds a single array; read it with the loader npy")
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise DataError(f"{path} holds a single array; read it with the loader npy")
+        with opened:
             if key is None and len(opened.files) == 1:
                 key = opened.files[0]
             if key is None or key not in opened.files:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from actkit.data_specs.data_set import Made
 
+from actkit.data_specs.data_set import Made
 from actkit.errors import require
 from actkit.stimuli import Stimuli
 

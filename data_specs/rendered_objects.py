@@ -44,7 +44,14 @@ _NUISANCE_RANGES = {
 }  # fmt: skip
 
 _PALETTE = np.array(
-    [[0.80, 0.24, 0.20], [0.87, 0.57, 0.18], [0.38, 0.60, 0.26], [0.19, 0.52, 0.58], [0.25, 0.36, 0.70], [0.57, 0.32, 0.60]],
+    [
+        [0.80, 0.24, 0.20],
+        [0.87, 0.57, 0.18],
+        [0.38, 0.60, 0.26],
+        [0.19, 0.52, 0.58],
+        [0.25, 0.36, 0.70],
+        [0.57, 0.32, 0.60],
+    ],
     dtype=np.float32,
 )
 _WOOD = np.array([0.55, 0.37, 0.22], dtype=np.float32)
@@ -53,6 +60,7 @@ _DARK = np.array([0.20, 0.21, 0.23], dtype=np.float32)
 
 Point = tuple[np.ndarray, np.ndarray, np.ndarray]
 Shape = Callable[[Point], list[np.ndarray]]
+Solid = tuple[Shape, float]  # and the level of the floor that it stands on
 
 
 class RenderedObjectsOptions(Options):
@@ -118,30 +126,33 @@ def _merge(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
 # -------------------------------------------------------------- categories
 
 
-def _mug(m: dict[str, float]) -> Shape:
+def _mug(m: dict[str, float]) -> Solid:
     r, h = 0.42 * (1 + 0.22 * m["width"]), 0.52 * (1 + 0.22 * m["height"])
     wall, ring = 0.05 * (1 + 0.3 * m["thickness"]), 0.26 * (1 + 0.25 * m["detail"])
+    tube = 0.055 * (1 + 0.3 * m["thickness"])
 
     def shape(p: Point) -> list[np.ndarray]:
         body = np.maximum(_cylinder(p, r, h), -_cylinder(_at(p, y=2 * wall), r - wall, h + wall))
-        handle = np.maximum(_torus(_at(p, x=r + 0.02), ring, 0.055 * (1 + 0.3 * m["thickness"])), r - 0.03 - np.hypot(p[0], p[2]))
+        handle = _torus(_at(p, x=r + 0.02), ring, tube)
+        handle = np.maximum(handle, r - 0.03 - np.sqrt(p[0] ** 2 + p[2] ** 2))  # none of it inside
         return [np.minimum(body, handle)]
 
-    return shape
+    return shape, -h
 
 
-def _bottle(m: dict[str, float]) -> Shape:
+def _bottle(m: dict[str, float]) -> Solid:
     r, h = 0.27 * (1 + 0.25 * m["width"]), 0.46 * (1 + 0.15 * m["height"])
     neck, long = 0.085 * (1 + 0.3 * m["thickness"]), 0.34 * (1 + 0.3 * m["detail"])
 
     def shape(p: Point) -> list[np.ndarray]:
-        body = _merge(_cylinder(_at(p, y=-0.30), r, h, 0.08), _cylinder(_at(p, y=-0.30 + h + 0.5 * long), neck, long, 0.02), 0.30)
+        upper = _cylinder(_at(p, y=-0.30 + h + 0.5 * long), neck, long, 0.02)
+        body = _merge(_cylinder(_at(p, y=-0.30), r, h, 0.08), upper, 0.30)
         return [body, _cylinder(_at(p, y=-0.30 + h + 1.5 * long), neck + 0.025, 0.06)]
 
-    return shape
+    return shape, -0.30 - h
 
 
-def _chair(m: dict[str, float]) -> Shape:
+def _chair(m: dict[str, float]) -> Solid:
     w, seat = 0.40 * (1 + 0.18 * m["width"]), -0.10 + 0.06 * m["height"]
     leg, back = 0.042 * (1 + 0.4 * m["thickness"]), 0.42 * (1 + 0.25 * m["detail"])
 
@@ -151,10 +162,10 @@ def _chair(m: dict[str, float]) -> Shape:
         corner = (np.abs(p[0]) - (w - leg), p[1] - 0.5 * (seat - 0.82), np.abs(p[2]) - (w - leg))
         return [np.minimum(flat, rest), _box(corner, (leg, 0.5 * (seat + 0.82), leg), 0.01)]
 
-    return shape
+    return shape, -0.82
 
 
-def _table(m: dict[str, float]) -> Shape:
+def _table(m: dict[str, float]) -> Solid:
     w, d, top = 0.80 * (1 + 0.12 * m["width"]), 0.50 * (1 + 0.2 * m["detail"]), 0.12 + 0.12 * m["height"]
     leg = 0.05 * (1 + 0.4 * m["thickness"])
 
@@ -163,10 +174,10 @@ def _table(m: dict[str, float]) -> Shape:
         corner = (np.abs(p[0]) - (w - 0.08), p[1] - 0.5 * (top - 0.66), np.abs(p[2]) - (d - 0.08))
         return [flat, _box(corner, (leg, 0.5 * (top + 0.66), leg), 0.01)]
 
-    return shape
+    return shape, -0.66
 
 
-def _lamp(m: dict[str, float]) -> Shape:
+def _lamp(m: dict[str, float]) -> Solid:
     h, wide = 0.10 * m["height"], 0.46 * (1 + 0.2 * m["width"])
     narrow, stem = wide * (0.55 + 0.2 * m["detail"]), 0.035 * (1 + 0.4 * m["thickness"])
 
@@ -175,10 +186,10 @@ def _lamp(m: dict[str, float]) -> Shape:
         stand = np.minimum(_cylinder(_at(p, y=-0.25), stem, 0.55 + h), _cylinder(_at(p, y=-0.80), 0.30, 0.05))
         return [shade, stand]
 
-    return shape
+    return shape, -0.85
 
 
-def _tree(m: dict[str, float]) -> Shape:
+def _tree(m: dict[str, float]) -> Solid:
     w, h = 0.46 * (1 + 0.18 * m["width"]), 0.46 * (1 + 0.18 * m["height"])
     trunk, spread = 0.085 * (1 + 0.35 * m["thickness"]), 0.22 * (1 + 0.5 * m["detail"])
 
@@ -189,10 +200,10 @@ def _tree(m: dict[str, float]) -> Shape:
             crown = _merge(crown, blob, 0.08)
         return [crown, _cone(_at(p, y=-0.52), 1.4 * trunk, trunk, 0.42)]
 
-    return shape
+    return shape, -0.94
 
 
-def _aeroplane(m: dict[str, float]) -> Shape:
+def _aeroplane(m: dict[str, float]) -> Solid:
     body, span = 0.145 * (1 + 0.3 * m["thickness"]), 0.86 * (1 + 0.14 * m["width"])
     chord, sweep, long = 0.17 * (1 + 0.25 * m["height"]), 0.28 + 0.22 * m["detail"], 0.88
 
@@ -204,10 +215,10 @@ def _aeroplane(m: dict[str, float]) -> Shape:
         fin = _box((p[0] + 0.66 + 0.5 * (p[1] - 0.2), p[1] - 0.20, p[2]), (0.11, 0.22, 0.024), 0.02) * 0.85
         return [hull, np.minimum(np.minimum(wings, tail), fin)]
 
-    return shape
+    return shape, -0.62
 
 
-def _hammer(m: dict[str, float]) -> Shape:
+def _hammer(m: dict[str, float]) -> Solid:
     grip, long = 0.062 * (1 + 0.35 * m["thickness"]), 0.62 * (1 + 0.10 * m["height"])
     head, half = 0.125 * (1 + 0.25 * m["detail"]), 0.40 * (1 + 0.20 * m["width"])
 
@@ -217,10 +228,10 @@ def _hammer(m: dict[str, float]) -> Shape:
         peen = _cone(_at(lying, y=-0.62 * half), 0.035, 0.8 * head, 0.48 * half)
         return [_cylinder(_at(p, y=-0.22), grip, long, 0.03), np.minimum(block, peen)]
 
-    return shape
+    return shape, -0.22 - long
 
 
-_SHAPES: dict[str, tuple[Callable[[dict[str, float]], Shape], np.ndarray | None]] = {
+_SHAPES: dict[str, tuple[Callable[[dict[str, float]], Solid], np.ndarray | None]] = {
     # The colour of the second part; the first has the member's own.
     "mug": (_mug, None),
     "bottle": (_bottle, _DARK),
@@ -325,20 +336,20 @@ def draw_object(
         Samples, 0 to 1 (a little beyond where the light is strong).
     """
     make, second = _SHAPES[category]
-    shape = make(member)
+    shape, floor = make(member)
     own = _own_colour(category, member)
-    zoom = np.float32(1.25 / view["scale"])
+    zoom = np.float32(1.10 / view["scale"])
     u = ((grid[0] - np.float32(view["shift_x"])) * zoom).ravel()
     v = ((grid[1] - np.float32(view["shift_y"])) * zoom).ravel()
     turn = rotation(view["yaw"], view["pitch"], view["roll"])
     light = light_direction(view["light_azimuth"], view["light_elevation"])
     towards = turn[2]  # the camera's direction in object coordinates
     start = tuple(turn[0, k] * u + turn[1, k] * v + np.float32(1.6) * towards[k] for k in range(3))
-    hit, depth = _march(shape, start, towards, u * u + v * v < 1.6**2)
+    hit, depth = _march(shape, start, towards, grid[0].shape[0], 2 * float(zoom) / grid[0].shape[0])
 
     grey = np.float32(view["background"])
     picture = np.broadcast_to(grey * (1 + np.float32(0.10) * grid[1].ravel()), (3, len(u))).copy()
-    picture *= 1 - _shadow(shape, start, towards, turn, light, view)
+    picture *= 1 - _shadow(shape, floor, start, towards, turn.T @ light, view)
     points = tuple((start[k] - depth * towards[k])[hit] for k in range(3))
     parts = np.array(shape(points))  # type: ignore[arg-type]
     albedo = np.where(parts.argmin(axis=0) == 0, own[:, None], (own if second is None else second)[:, None])
@@ -374,54 +385,80 @@ def _distance(shape: Shape, p: Point) -> np.ndarray:
     return nearest
 
 
-def _march(shape: Shape, start: Any, towards: np.ndarray, worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Walk all rays until they touch the shape or leave its neighbourhood; rays that are done are dropped."""
-    depth = np.zeros(len(worth), dtype=np.float32)
-    hit = np.zeros(len(worth), dtype=bool)
-    alive = np.flatnonzero(worth)
-    for _ in range(48):
+def _march(shape: Shape, start: Any, towards: np.ndarray, samples: int, pixel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Walk all rays until they touch the shape or leave its neighbourhood.
+
+    Blocks of rays walk together first, as far as no ray of the block can touch anything.
+    """
+    side = next(width for width in (8, 4, 2) if samples % width == 0)
+    middle = np.arange(side // 2, samples, side)
+    rows, columns = np.meshgrid(middle, middle, indexing="ij")
+    centres = (rows * samples + columns).ravel()
+    reach = np.float32(0.75 * side * pixel)  # more than half the diagonal of a block
+    block_depth, block_hit = np.zeros(len(centres), dtype=np.float32), np.zeros(len(centres), dtype=bool)
+    gone = np.zeros(len(centres), dtype=bool)
+    _walk(shape, tuple(axis[centres] for axis in start), towards, block_depth, block_hit, gone, float(reach), 10)
+    blocks = len(middle)
+    spread = np.repeat(np.repeat(np.arange(blocks**2).reshape(blocks, blocks), side, axis=0), side, axis=1).ravel()
+    depth, hit = block_depth[spread], np.zeros(len(spread), dtype=bool)
+    gone = gone[spread]
+    _walk(shape, start, towards, depth, hit, gone, 0.006, 32)
+    return hit, depth
+
+
+def _walk(
+    shape: Shape, start: Any, towards: np.ndarray, depth: np.ndarray, hit: np.ndarray, gone: np.ndarray, near: float,
+    steps: int,
+) -> None:  # fmt: skip
+    """Walk rays, in place, until the shape is nearer than `near` or they are past it."""
+    alive = np.flatnonzero(~gone)
+    for _ in range(steps):
+        if len(alive) == 0:
+            return
         walked = depth[alive]
         p = tuple(start[k][alive] - walked * towards[k] for k in range(3))
         d = _distance(shape, p)  # type: ignore[arg-type]
-        touched = d < 0.004
+        touched = d < near
         hit[alive[touched]] = True
-        depth[alive] = walked + np.where(touched, 0, d)
-        alive = alive[~touched & (walked + d < 3.4)]
-        if len(alive) == 0:
-            break
-    return hit, depth
+        # A block stays `near` away from the shape, so that none of its rays can pass through it.
+        walked += np.where(touched, 0, d if near < 0.01 else d - 0.9 * near)
+        depth[alive] = walked
+        past = walked > 3.4
+        gone[alive[past]] = True
+        alive = alive[~touched & ~past]
 
 
 def _normals(shape: Shape, p: Point) -> np.ndarray:
     """Gradient of the distance, from its differences along four diagonals."""
     total = np.zeros((3, len(p[0])), dtype=np.float32)
     for signs in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
-        d = _distance(shape, tuple(axis + np.float32(0.004 * s) for axis, s in zip(p, signs, strict=True)))  # type: ignore[arg-type]
+        moved = tuple(axis + np.float32(0.004 * sign) for axis, sign in zip(p, signs, strict=True))
+        d = _distance(shape, moved)  # type: ignore[arg-type]
         total += np.array(signs, dtype=np.float32)[:, None] * d
     return total / (np.sqrt((total * total).sum(axis=0)) + np.float32(1e-9))
 
 
 def _turn_back(turn: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Directions in camera coordinates."""
-    return np.stack([turn[k, 0] * directions[0] + turn[k, 1] * directions[1] + turn[k, 2] * directions[2] for k in range(3)])
+    x, y, z = directions
+    return np.stack([turn[k, 0] * x + turn[k, 1] * y + turn[k, 2] * z for k in range(3)])
 
 
 def _shadow(
-    shape: Shape, start: Any, towards: np.ndarray, turn: np.ndarray, light: np.ndarray, view: dict[str, float]
+    shape: Shape, floor: float, start: Any, towards: np.ndarray, to_light: np.ndarray, view: dict[str, float]
 ) -> np.ndarray:
     """A soft shadow on the floor below the object, darkest where the two touch."""
     down = float(towards[1])
-    floor = -0.88
     if down < 0.05:  # seen from the side the floor is a line
         return np.zeros(len(start[0]), dtype=np.float32)
     t = (start[1] - floor) / down
     x, z = start[0] - t * towards[0], start[2] - t * towards[2]
     near = np.flatnonzero((x * x + z * z < 4.0) & (t > 0))
-    to_light = turn.T @ light  # object coordinates
     shade = np.zeros(len(t), dtype=np.float32)
     open_sky = np.ones(len(near), dtype=np.float32)
     for step in (0.06, 0.25, 0.5, 0.8):
-        p = (x[near] + step * to_light[0], np.float32(floor) + step * to_light[1] + 0 * x[near], z[near] + step * to_light[2])
+        height = np.full(len(near), floor + step * float(to_light[1]), dtype=np.float32)
+        p = (x[near] + step * to_light[0], height, z[near] + step * to_light[2])
         open_sky = np.minimum(open_sky, np.clip(_distance(shape, p) / np.float32(0.05 + 0.35 * step), 0, 1))
     shade[near] = np.float32(0.55 * view["light_strength"]) * (1 - open_sky)
     return shade

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from actkit.data_specs.loaders import fit_dims, read_array, read_table
 from actkit.data_specs.schema import CoordinateSpec, SourceSpec, Spec, Transform, VariableSpec, loader_for
-
 from actkit.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:

@@ -38,7 +38,10 @@ class Writer(Protocol):
     def write_block(self, index: int, arrays: Mapping[str, np.ndarray], note: dict[str, Any] | None = None) -> None:
         """Write one block of every layer."""
 
-    def set_centre(self, layer: str, centre: np.ndarray) -> None:
+    def centre(self, layer: str) -> np.ndarray | None:
+        """What is subtracted from a float16 layer; None while it is not fixed."""
+
+    def set_centre(self, layer: str, array: np.ndarray) -> None:
         """Fix what is subtracted from a float16 layer."""
 
 
@@ -350,6 +353,14 @@ class Recorder:
         )
 
 
+def _finite_mean(rows: np.ndarray) -> np.ndarray:
+    """Mean over stimuli in float64, of finite values only (0 where there are none), as float32."""
+    finite = np.isfinite(rows)
+    count = finite.sum(axis=0)
+    total = np.where(finite, rows, 0).sum(axis=0, dtype=np.float64)
+    return (total / np.maximum(count, 1)).astype(np.float32)
+
+
 def record_blocks(
     recorder: Recorder,
     stimuli: Stimuli,
@@ -401,8 +412,9 @@ def record_blocks(
         }
         if index == 0:
             for name, recipe in recorder.recipes.items():
-                if recipe.centred:  # the first block's mean: the same for every resume and every later block
-                    writer.set_centre(name, arrays[name].mean(axis=0, dtype=np.float64).astype(np.float32))
+                # The first block's mean. A recording that was cut off after fixing it has the same one already.
+                if recipe.centred and writer.centre(name) is None:
+                    writer.set_centre(name, _finite_mean(arrays[name]))
         writer.write_block(index, arrays, note)
 
     def collect(wait: bool) -> None:

@@ -281,9 +281,10 @@ def _value_findings(
     if float((pair[0] - pair[1]).abs().max()) > 0:
         same = [name for name in names if torch.equal(both[name][0], both[name][1])]
         if same:
+            # A dead or narrow layer is worth knowing; a network that tells no two stimuli apart is a broken set-up.
             found.append(
                 Finding(
-                    "warning",
+                    "warning" if len(same) == len(names) else "info",
                     "constant",
                     f"two different stimuli give identical activations in {_some(same)}: dead units, or a "
                     "preprocessing that the network was not trained with",

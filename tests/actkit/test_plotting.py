@@ -52,7 +52,8 @@ def test_saved_figures_repeat_byte_by_byte_and_keep_dots_in_names(tmp_path):
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
     assert b"<dc:date>" not in first[0].read_bytes()
-    assert Image.open(first[1]).size == (800, 600)
+    with Image.open(first[1]) as picture:
+        assert picture.size == (800, 600)
 
 
 def test_dispatch_finds_the_analysis_and_says_why_not():
@@ -73,7 +74,14 @@ def test_dispatch_finds_the_analysis_and_says_why_not():
 
 
 def test_numbers_are_short():
-    assert [plotting.short(x) for x in (0.3, -0.3, 1, 0, -0.001, 12.345)] == [".30", "−.30", "1.00", ".00", ".00", "12.35"]
+    assert [plotting.short(x) for x in (0.3, -0.3, 1, 0, -0.001, 12.345)] == [
+        ".30",
+        "−.30",
+        "1.00",
+        ".00",
+        ".00",
+        "12.35",
+    ]
 
 
 @pytest.mark.parametrize(

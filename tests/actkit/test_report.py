@@ -33,7 +33,9 @@ def sample_report():
     report = Report("Fish & <chips>", "First paragraph\nstill first.\n\n- one\n- two\n\nLast.")
     table = pd.DataFrame({"layer": [f"l{i}" for i in range(40)], "score": np.linspace(-0.5, 0.5, 40)})
     report.add_section(
-        "Layers", "What was found.", [(small_figure(), "The caption <b>is</b> plain.", 'A "line" chart.')],
+        "Layers",
+        "What was found.",
+        [(small_figure(), "The caption <b>is</b> plain.", 'A "line" chart.')],
         [(table, "scores", "All layers.")],
     )
     report.add_section("Layers", figures=[(small_figure("second"), "Another.", "Another chart.")])
@@ -48,17 +50,30 @@ class Browser:
     def __init__(self, folder):
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        # The browser expects its pipe on the descriptors 3 and 4. The shell's copies could overlap these, hence the detour
-        # over high numbers.
+        # The browser expects its pipe on the descriptors 3 and 4. The shell's copies could overlap these, hence the
+        # detour over high numbers.
         script = f'exec 8<&{to_browser} 9>&{from_browser}; exec 3<&8 4>&9 8<&- 9>&-; exec "$@"'
         flags = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            "--hide-scrollbars", f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            f"--user-data-dir={folder}",
+            "--remote-debugging-pipe",
+            "about:blank",
         ]
         self._process = subprocess.Popen(
-            ["bash", "-c", script, "bash", CHROMIUM, *flags], pass_fds=(to_browser, from_browser),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            ["bash", "-c", script, "bash", CHROMIUM, *flags],
+            pass_fds=(to_browser, from_browser),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
@@ -183,12 +198,24 @@ def test_contents_link_to_distinct_sections_and_provenance_is_flat():
 def test_a_result_becomes_a_section_with_its_options():
     result = xr.Dataset(
         {
-            "accuracy": ("layer", [0.4, 0.9]), "interval_low": ("layer", [0.3, 0.8]), "interval_high": ("layer", [0.5, 1.0]),
-            "p_value": ("layer", [np.nan, np.nan]), "chance": 0.5, "correct": (("layer", "stimulus"), np.ones((2, 3))),
+            "accuracy": ("layer", [0.4, 0.9]),
+            "interval_low": ("layer", [0.3, 0.8]),
+            "interval_high": ("layer", [0.5, 1.0]),
+            "p_value": ("layer", [np.nan, np.nan]),
+            "chance": 0.5,
+            "correct": (("layer", "stimulus"), np.ones((2, 3))),
         },
         coords={"layer": ["a", "b"], "stimulus": ["x", "y", "z"]},
-        attrs={"analysis": "decoding", "options": '{"seed": 7}', "inputs": '{"source": "00ff"}', "actkit_version": "9",
-               "label": "animal", "network": "net", "n_held_out": 3, "classes": '{"0": 2, "1": 1}'},
+        attrs={
+            "analysis": "decoding",
+            "options": '{"seed": 7}',
+            "inputs": '{"source": "00ff"}',
+            "actkit_version": "9",
+            "label": "animal",
+            "network": "net",
+            "n_held_out": 3,
+            "classes": '{"0": 2, "1": 1}',
+        },
     )
     report = Report("r")
     report.add_result(result, "Decoding animals", table="decoding_animal")

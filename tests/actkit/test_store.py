@@ -1,5 +1,6 @@
 """A store from end to end: what is written is what is read, by actkit and by plain xarray and zarr."""
 
+import json
 import pickle
 import warnings
 
@@ -13,8 +14,10 @@ from hypothesis.extra import numpy as hnp
 
 from actkit.errors import CorruptStoreError, InputError, LayerError, StoreError
 from actkit.store import open_store, store_from_arrays
-from actkit.store_layout import ChunkTable, canonical_json, consolidated, open_array
-from actkit.store_read import ActivationStore, _ZarrTable, decode_float16
+from actkit.store_chunks import ChunkTable, decode_float16
+from actkit.store_files import canonical_json
+from actkit.store_layout import ZarrTable, consolidated, open_array
+from actkit.store_read import ActivationStore
 
 
 @pytest.fixture
@@ -34,13 +37,15 @@ def store(tmp_path, arrays):
         tmp_path / "s.zarr",
         arrays,
         ids=[f"s1/bild_ä{k}" for k in range(13)],
-        labels={"category": np.array(["face", "hand"] * 6 + ["face"]), "is face": np.arange(13) % 2 == 0, "pose": np.zeros(13)},
+        labels={
+            "category": np.array(["face", "hand"] * 6 + ["face"]),
+            "is face": np.arange(13) % 2 == 0,
+            "pose": np.zeros(13),
+        },
         attrs={"network": "toy", "weights": {"sha256": "00"}},
         block=4,
         chunk_bytes=300,
     )
-
-
 
 
 def test_plain_xarray_opens_it_without_a_warning(store, arrays):
@@ -70,16 +75,12 @@ def test_plain_zarr_lists_it_without_a_warning(store):
 
 
 def test_consolidated_metadata_is_what_zarr_would_write(store):
-    document = zarr.open_group(store.path, mode="r", use_consolidated=False)
-    del document
-    import json
-
     ours = json.loads((store.path / "zarr.json").read_bytes())
     with pytest.warns(match="Consolidated metadata is currently not part"):
         zarr.consolidate_metadata(store.path)
     theirs = json.loads((store.path / "zarr.json").read_bytes())
     assert theirs == ours
-    nodes = {k: v for k, v in ours["consolidated_metadata"]["metadata"].items()}
+    nodes = ours["consolidated_metadata"]["metadata"]
     assert consolidated({"attributes": ours["attributes"]}, nodes) == ours
     assert canonical_json(ours).endswith(b"}\n")
 
@@ -272,13 +273,11 @@ def test_a_store_rewritten_by_another_tool_is_still_read(store, arrays):
         dimension_names=["stimulus", "unit"],
         overwrite=True,
     )
-    import json
-
     document = json.loads((store.path / "zarr.json").read_bytes())
     document.pop("consolidated_metadata")
     (store.path / "zarr.json").write_bytes(canonical_json(document))
     again = open_store(store.path)
-    assert isinstance(again._layer("fc").table, _ZarrTable)
+    assert isinstance(again._layer("fc").table, ZarrTable)
     assert np.array_equal(again.rows("fc"), arrays["fc"])
     assert np.array_equal(again.units("fc", 3, 20, rows=[1, 12]), arrays["fc"][[1, 12], 3:20])
     assert np.array_equal(np.hstack([b for *_, b in again.unit_blocks("fc", 1000)]), arrays["fc"])
@@ -301,7 +300,7 @@ def test_damage_is_named_when_it_is_read(store):
 
 
 def test_mistakes_are_answered(store, tmp_path):
-    with pytest.raises(LayerError, match="'fc1' is not in the store .*nearest: 'fc'"):
+    with pytest.raises(LayerError, match=r"'fc1' is not in the store .*nearest: 'fc'"):
         store.rows("fc1")
     with pytest.raises(InputError, match="stimuli 3 to 99 are not within 0 to 13"):
         store.rows("fc", 3, 99)

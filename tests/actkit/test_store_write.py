@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from actkit.store import (
     store_from_arrays,
     verify_store,
 )
-from actkit.store_layout import ChunkTable
+from actkit.store_chunks import ChunkTable
 
 N, BLOCK = 11, 4
 
@@ -169,7 +170,10 @@ def test_resume_of_nothing_of_a_torn_template_and_of_a_whole_store(plan):
     [
         ({"identity": "xyz"}, r"it differs in: identity\. Use overwrite=True"),
         ({"attrs": {"network": "toy", "stimuli": "f00", "seed": 1}}, r"seed \(stored 0, now 1\)"),
-        ({"attrs": {"network": "other", "seed": 0}, "identity": "z"}, r"network .*; stimuli \(stored \"f00\", now null\)"),
+        (
+            {"attrs": {"network": "other", "seed": 0}, "identity": "z"},
+            r"network .*; stimuli \(stored \"f00\", now null\)",
+        ),
         ({"block": 8}, r"block \(stored 4, now 8\)"),
     ],
 )
@@ -265,8 +269,6 @@ def test_a_second_writer_is_refused(plan):
         "try: resume_store(pickle.load(sys.stdin.buffer))\n"
         "except StoreError as error: print(error)\n"
     )
-    import pickle
-
     run = subprocess.run(
         [sys.executable, "-c", code], input=pickle.dumps(plan), capture_output=True, cwd=plan.path.parent, check=True
     )
@@ -308,7 +310,9 @@ def test_a_disk_that_fills_up_is_said_and_survived(plan, monkeypatch, when):
         return original(handle, buffers)
 
     monkeypatch.setattr(os, "writev", full)
-    with pytest.raises(DiskFullError, match=r"s\.zarr needed .* more and .* are free\. What was finished is kept") as caught:
+    with pytest.raises(
+        DiskFullError, match=r"s\.zarr needed .* more and .* are free\. What was finished is kept"
+    ) as caught:
         writer.write_block(1, block_of(plan, 1))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
@@ -378,12 +382,10 @@ def test_a_real_full_disk(small_disk, tmp_path):
     with pytest.raises(DiskFullError, match="nothing was written"):
         create_store(plan_store(small_disk / "t.zarr", layers, map(str, range(60)), block=2))
     writer = create_store(plan)
-    written = 0
     (small_disk / "someone else's").write_bytes(bytes(3_500_000))
     with pytest.raises(DiskFullError, match=r"the disk is full: .*s\.zarr needed 560 kB more"):
-        for index in range(plan.n_blocks):
-            writer.write_block(index, block_of(plan, index))
-            written += 1
+        write(writer)
+    written = len(writer.done)
     writer.close()
     assert 0 < written < plan.n_blocks
     assert len(list(plan.path.rglob("c.*"))) == 2 * written + 3  # whole blocks, the coordinates, nothing torn
@@ -392,14 +394,12 @@ def test_a_real_full_disk(small_disk, tmp_path):
     (small_disk / "someone else's").unlink()
     with resume_store(plan) as writer:
         assert writer.done == frozenset(range(written))
-        for index in writer.pending:
-            writer.write_block(index, block_of(plan, index))
+        write(writer)
         writer.complete()
     assert verify_store(plan.path) == []
     elsewhere = replace(plan, path=tmp_path / "s.zarr")
     with create_store(elsewhere) as writer:
-        for index in writer.pending:
-            writer.write_block(index, block_of(plan, index))
+        write(writer)
         writer.complete()
     assert files_of(elsewhere.path) == files_of(plan.path)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from actkit.analyses.comparison import ceilings, prepared, scores
-from actkit.analyses.noise_ceiling import noise_ceiling
 from scipy import stats
 
+from actkit.analyses.comparison import ceilings, prepared, scores
+from actkit.analyses.noise_ceiling import noise_ceiling
 from actkit.errors import InputError
 from actkit.recordings import rdm_dataset, to_rsatoolbox
 
@@ -91,6 +91,14 @@ def test_two_subjects_are_each_others_ceiling():
     result = noise_ceiling(data, compare="pearson")
     assert float(result.ceiling_lower) == pytest.approx(np.corrcoef(data.dissimilarity.values)[0, 1])
     assert "two subjects" in result.attrs["ceiling_note"]
+
+
+def test_rdms_along_another_dim_count_as_subjects():
+    data = judges()
+    sessions = data.rename(subject="rdm").assign_coords(subject=("rdm", list("aabbcc")))
+    result = noise_ceiling(sessions)
+    assert result.subject.values.tolist() == data.subject.values.tolist()
+    assert float(result.ceiling_lower) == float(noise_ceiling(data).ceiling_lower)
 
 
 def test_bad_data_are_named():

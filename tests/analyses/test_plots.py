@@ -18,29 +18,51 @@ def rsa_result(networks=(("net", 8),), references=True, n_subjects=5, simulated=
     rng = np.random.default_rng(0)
     rows = [
         (f"{name}/b.{i}", name, f"b.{i}", "layer", i, 0.1 + 0.2 * i / n - 0.01 * k)
-        for k, (name, n) in enumerate(networks) for i in range(n)
+        for k, (name, n) in enumerate(networks)
+        for i in range(n)
     ]
     if references:
-        rows += [("animacy", "labels", "animacy", "model", 0, 0.378), ("faces", "labels", "faces", "model", 1, 0.1),
-                 ("pixels/rgb", "pixels", "rgb", "control", 0, 0.03)]
+        rows += [
+            ("animacy", "labels", "animacy", "model", 0, 0.378),
+            ("faces", "labels", "faces", "model", 1, 0.1),
+            ("pixels/rgb", "pixels", "rgb", "control", 0, 0.03),
+        ]
     mean = np.array([row[5] for row in rows])
     noise = rng.normal(0, 0.05, (len(rows), n_subjects))
     return xr.Dataset(
         {
             "score": (("model", "subject"), mean[:, None] + noise - noise.mean(axis=1, keepdims=True)),
-            "mean": ("model", mean), "sem_subject": ("model", np.full(len(rows), 0.01)),
-            "sem_stimulus": ("model", np.full(len(rows), 0.02)), "error": ("model", np.full(len(rows), 0.02)),
-            "interval_low": ("model", mean - 0.05), "interval_high": ("model", mean + 0.07),
-            "p_value": ("model", np.where(mean > 0.15, 0.001, 0.5)), "ceiling_lower": 0.477, "ceiling_upper": 0.577,
+            "mean": ("model", mean),
+            "sem_subject": ("model", np.full(len(rows), 0.01)),
+            "sem_stimulus": ("model", np.full(len(rows), 0.02)),
+            "error": ("model", np.full(len(rows), 0.02)),
+            "interval_low": ("model", mean - 0.05),
+            "interval_high": ("model", mean + 0.07),
+            "p_value": ("model", np.where(mean > 0.16, 0.001, 0.5)),
+            "ceiling_lower": 0.477,
+            "ceiling_upper": 0.577,
         },
         coords={
-            "model": [row[0] for row in rows], "network": ("model", [row[1] for row in rows]),
-            "layer": ("model", [row[2] for row in rows]), "kind": ("model", [row[3] for row in rows]),
-            "position": ("model", [row[4] for row in rows]), "subject": [f"s{i}" for i in range(n_subjects)],
+            "model": [row[0] for row in rows],
+            "network": ("model", [row[1] for row in rows]),
+            "layer": ("model", [row[2] for row in rows]),
+            "kind": ("model", [row[3] for row in rows]),
+            "position": ("model", [row[4] for row in rows]),
+            "subject": [f"s{i}" for i in range(n_subjects)],
         },
-        attrs={"analysis": "rsa", "options": json.dumps({"n_draws": 1000}), "inputs": "{}", "compare": "spearman",
-               "generalise_to": "stimulus", "data": "human_it", "n_stimuli": 92, "n_permutations": 10000,
-               "test": "one-sided test, maximum statistic", "simulated": int(simulated), **attrs},
+        attrs={
+            "analysis": "rsa",
+            "options": json.dumps({"n_draws": 1000}),
+            "inputs": "{}",
+            "compare": "spearman",
+            "generalise_to": "stimulus",
+            "data": "human_it",
+            "n_stimuli": 92,
+            "n_permutations": 10000,
+            "test": "one-sided test, maximum statistic",
+            "simulated": int(simulated),
+            **attrs,
+        },
     )
 
 
@@ -76,13 +98,16 @@ def test_rsa_panels_share_the_scale_and_show_numbers_where_they_are():
     curves, side = figure.axes
     assert curves.get_ylim() == side.get_ylim()
     assert curves.get_ylim()[0] <= 0 < 0.577 < curves.get_ylim()[1]
-    line = next(line for line in curves.lines if len(line.get_xdata()) == 8 and line.get_linestyle() == "-"
-                and line.get_linewidth() == 2)
+    line = next(
+        line
+        for line in curves.lines
+        if len(line.get_xdata()) == 8 and line.get_linestyle() == "-" and line.get_linewidth() == 2
+    )
     np.testing.assert_allclose(line.get_ydata(), result["mean"].values[:8])
     filled = [line for line in curves.lines if line.get_marker() == "o" and line.get_markersize() == 5.5]
     by_face = {line.get_markerfacecolor(): list(line.get_ydata()) for line in filled}
     assert sorted(map(len, by_face.values())) == [3, 5]
-    assert max(by_face["white"]) <= 0.15 < min(y for face, ys in by_face.items() if face != "white" for y in ys)
+    assert max(by_face["white"]) <= 0.16 < min(y for face, ys in by_face.items() if face != "white" for y in ys)
     bold = {text.get_text() for text in side.texts if text.get_fontweight() == "bold"}
     assert bold == {"animacy  .378", "best layer  .275"}
 
@@ -117,7 +142,7 @@ def test_rsa_figure_takes_any_networks(networks, narrow):
     for axes in figure.axes:
         for text in axes.texts:
             extent = text.get_window_extent(renderer)
-            assert 0 <= extent.x0
+            assert extent.x0 >= 0
             assert extent.x1 <= figure.bbox.x1 + 1
 
 
@@ -140,14 +165,23 @@ def test_rsa_with_gaps_still_draws():
     assert "p < .05" not in texts(figure)
     assert "Without a score" in rsa_plot.caption(result)
     assert "net/b.2" in rsa_plot.caption(result)
+    assert "nan" not in rsa_plot.alt_text(result.isel(model=slice(2, 8)))
     assert "No significance was tested" in rsa_plot.caption(result)
 
 
 def test_rsa_caption_is_complete():
     words = rsa_plot.caption(rsa_result())
-    for part in ("Spearman ρ", "human IT (5 subjects, 92 stimuli)", "standard error over stimuli", "1,000 draws",
-                 "one-sided test, maximum statistic", ".477 to .577", "b.7 of net (.275)", "descriptive",
-                 "1 of 3 reference models scores above every layer: animacy (.378)"):
+    for part in (
+        "Spearman ρ",
+        "human IT (5 subjects, 92 stimuli)",
+        "standard error over stimuli",
+        "1,000 draws",
+        "one-sided test, maximum statistic",
+        ".477 to .577",
+        "b.7 of net (.275)",
+        "descriptive",
+        "1 of 3 reference models scores above every layer: animacy (.378)",
+    ):
         assert part in words
     assert "animacy  .378" in rsa_plot.alt_text(rsa_result())
 
@@ -176,10 +210,14 @@ def test_rsa_refuses_other_datasets():
 def test_ceiling_figure_orders_subjects():
     result = xr.Dataset(
         {"ceiling_lower": 0.4, "ceiling_upper": 0.6, "ceiling_lower_subject": ("subject", [0.3, 0.5, 0.4])},
-        coords={"subject": ["a", "b", "c"]}, attrs={"analysis": "noise_ceiling", "compare": "cosine", "data": "d"},
+        coords={"subject": ["a", "b", "c"]},
+        attrs={"analysis": "noise_ceiling", "compare": "cosine", "data": "d"},
     )
     figure = rsa_plot.plot_ceiling(result)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["b", "c", "a"]
+    assert ".400 to .600" in plotting.caption(result)
+    assert plotting.plot(result).axes
+    assert ".40 to .60" in plotting.alt_text(result)
     with pytest.raises(InputError, match="no noise ceiling"):
         rsa_plot.plot_ceiling(result.assign(ceiling_lower=np.nan))
 
@@ -203,8 +241,14 @@ def hash_of(name):
 
 
 def matrices(figure):
-    return [image.get_array() for axes in figure.axes for image in axes.images if np.ndim(image.get_array()) == 2
-            and image.get_array().shape[0] == image.get_array().shape[1] and image.get_array().shape[0] < 100]
+    return [
+        image.get_array()
+        for axes in figure.axes
+        for image in axes.images
+        if np.ndim(image.get_array()) == 2
+        and image.get_array().shape[0] == image.get_array().shape[1]
+        and image.get_array().shape[0] < 100
+    ]
 
 
 def test_rdm_panels_order_by_category_and_rank():
@@ -240,8 +284,9 @@ def test_percentiles_are_ranks_with_gaps_kept():
 def test_rdm_thumbnails_stand_beside_their_rows(n):
     data, labels = rdms(n)
     figure = rdm_plot.plot(data, labels=labels, stimuli=pictures(labels))
-    colours = [(image.get_extent(), image.get_array()) for image in figure.axes[0].images
-               if np.ndim(image.get_array()) == 3]
+    colours = [
+        (image.get_extent(), image.get_array()) for image in figure.axes[0].images if np.ndim(image.get_array()) == 3
+    ]
     assert len(colours) == n if n == 12 else 3 <= len(colours) < 24
     order = sorted(labels, key=lambda i: ["cat", "dog", "car"].index(labels[i]))
     for (left, right, bottom, top), picture in colours:
@@ -278,8 +323,9 @@ def test_rdm_gaps_are_white_and_told():
 
 def test_maps_recover_a_plane():
     points = np.random.default_rng(1).normal(size=(15, 2))
-    data = rdm_dataset([pdist(points), pdist(points[:, ::-1])], ["a", "b"], "layer", [str(i) for i in range(15)],
-                       "euclidean", "plane")
+    data = rdm_dataset(
+        [pdist(points), pdist(points[:, ::-1])], ["a", "b"], "layer", [str(i) for i in range(15)], "euclidean", "plane"
+    )
     maps = embed(data)
     found = np.stack([maps["x"].values, maps["y"].values], axis=2)
     for i in range(2):

@@ -6,12 +6,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import xarray as xr
-from actkit.analyses import gram
-from actkit.analyses.rdm import rdm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
+from actkit.analyses import gram
+from actkit.analyses.rdm import rdm
 from actkit.errors import InputError, LayerError
 from actkit.recordings import validate_rdms
 from actkit.results import load, save
@@ -131,6 +131,33 @@ def test_memory_is_bounded():
     assert source.asked == [20_000_000 - 32 * n * n - 4 * n * gram.WIDTH]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_store_is_read_in_blocks(tmp_path, dtype):
+    from actkit.store import store_from_arrays
+
+    maps, flat = patterns(n=9, p=6 * 8 * 8).reshape(9, 6, 8, 8).astype(np.float32), patterns(n=9, p=500, seed=1)
+    store = store_from_arrays(
+        tmp_path / "acts.zarr",
+        {"conv1": maps, "fc": flat},
+        ids=[f"i{k}" for k in range(9)],
+        labels={"category": np.array(list("aaabbbccc"))},
+        attrs={"network": "small"},
+        dtype=dtype,
+        chunk_bytes=2048,
+    )
+    tolerance = 1e-6 if dtype == "float32" else 1e-4
+    for source in (store, tmp_path / "acts.zarr", str(tmp_path / "acts.zarr")):
+        result = rdm(source, memory="100kB")
+        assert result.layer.values.tolist() == ["conv1", "fc"]
+        assert (result.attrs["name"], result.attrs["network"]) == ("small", "small")
+        assert result.category.values.tolist() == list("aaabbbccc")
+        for row, x in zip(result.dissimilarity.values, (maps.reshape(9, -1), flat), strict=True):
+            np.testing.assert_allclose(row, pdist(x.astype(np.float64), "correlation"), atol=tolerance)
+    with pytest.raises(InputError, match="its own stimulus ids"):
+        rdm(store, ids=list("abcdefghi"))
+    assert rdm(store, layers=["fc"]).attrs["inputs"] == result.attrs["inputs"]
+
+
 def test_too_little_memory_says_how_much():
     with pytest.raises(InputError, match="give more than"):
         rdm(patterns(), memory="1kB")
@@ -153,6 +180,13 @@ def test_torch_is_numpy(method, dtype):
             atol=1e-6 if dtype == "float32" else 1e-13,
         )
         np.testing.assert_array_equal(other.constant_patterns, ours.constant_patterns)
+
+
+def test_bfloat16_tensors():
+    import torch
+
+    x = torch.from_numpy(patterns(n=6, p=400)).to(torch.bfloat16)
+    np.testing.assert_allclose(rdm(x).dissimilarity[0], pdist(x.double().numpy(), "correlation"), atol=1e-6)
 
 
 def test_torch_settings_are_put_back():
@@ -219,6 +253,8 @@ def test_sources_give_the_same_rdm(tmp_path):
             np.testing.assert_allclose(row, reference, rtol=1e-12)
     assert rdm(x, ids=names).stimulus.values.tolist() == names
     np.testing.assert_allclose(rdm(x.tolist()).dissimilarity[0], reference, rtol=1e-12)
+    assert len({rdm(s).attrs["inputs"] for s in (data, moved, {"conv": data})}) == 1
+    assert rdm(data + 1).attrs["inputs"] != rdm(data).attrs["inputs"]
     lazily = save(data.to_dataset(), tmp_path / "acts.nc")
     with xr.open_dataset(lazily, engine="h5netcdf") as opened:
         np.testing.assert_allclose(rdm(opened, memory="10kB").dissimilarity[0], reference, rtol=1e-12)

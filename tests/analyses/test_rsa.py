@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from actkit.analyses import comparison
-from actkit.analyses.comparison import permuted_scores, prepared, resampled_scores, scores
-from actkit.analyses.rsa import _Draws, families, rsa
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
+from actkit.analyses import comparison
+from actkit.analyses.comparison import permuted_scores, prepared, resampled_scores, scores
+from actkit.analyses.rsa import _Draws, families, rsa
 from actkit.errors import InputError
 from actkit.recordings import category_rdms, rdm_dataset, select_stimuli, to_rsatoolbox
 from actkit.resampling import bootstrap_weights, permutations

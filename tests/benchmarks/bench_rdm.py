@@ -11,9 +11,9 @@ syrk, gemm  the bare products ``A @ A.T`` (one buffer: half the work) and ``A @ 
             all dot products of the patterns is faster than the first
 
 Printed: median seconds, the ratio to each way, the largest difference between the answers, and the peak memory that
-each way adds to its input, in a process of its own. ``--big`` writes one layer of that size to a store, computes its RDM
-in a fresh process, and prints that process's peak resident memory, the throughput, and the difference to plain float64
-correlations of some pairs of rows.
+each way adds to its input, in a process of its own. ``--big`` writes one layer of that size to a store, computes its
+RDM in a fresh process, and prints that process's peak resident memory, the throughput, and the difference to plain
+float64 correlations of some pairs of rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from actkit.analyses.rdm import rdm
 
+from actkit.analyses.rdm import rdm
 from actkit.compute import format_bytes, parse_bytes
 
 BLOCK = 32  # stimuli a block of the store

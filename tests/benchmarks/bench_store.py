@@ -204,7 +204,9 @@ def measure(folder: Path, megabytes: int, rows: int, repeats: int, cold: bool) -
         "raw write": lambda: raw_write(raw_folder, blocks, True),
         "store, float16": lambda: store_write(store_path, blocks, "float16"),
     }
-    results["float16"] = table("write centred float16 (bytes of float32)", nbytes, interleaved(half, repeats), "raw write")
+    results["float16"] = table(
+        "write centred float16 (bytes of float32)", nbytes, interleaved(half, repeats), "raw write"
+    )
     halved = open_store(store_path)
     half_reads: dict[str, Callable[[], object]] = {
         "raw read": lambda: raw_read(raws, nbytes),
@@ -247,7 +249,10 @@ def peak_memory(store: ActivationStore, max_bytes: int) -> None:
     )
     for way in ("row_blocks", "unit_blocks"):
         run = subprocess.run(
-            [sys.executable, "-c", code, str(store.path), way, str(max_bytes)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(store.path), way, str(max_bytes)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         print(f"  {way}(max_bytes={max_bytes / 1e6:.0f} MB) added {int(run.stdout) / 1e6:.0f} MB")
 
@@ -337,7 +342,8 @@ def kill(folder: Path, kills: int, seed: int) -> None:
     import zarr  # noqa: F401 (imported once here, used only in the children)
 
     started = time.perf_counter()
-    if os.waitpid(in_child(lambda: write_or_resume(folder / "store.zarr")), 0)[1]:
+    path = folder / "store.zarr"
+    if os.waitpid(in_child(lambda: write_or_resume(path)), 0)[1]:
         raise SystemExit("the uninterrupted run failed")
     took = time.perf_counter() - started
     expected = files_of(folder)
@@ -345,8 +351,7 @@ def kill(folder: Path, kills: int, seed: int) -> None:
     hit = rounds = 0
     while hit < kills:
         rounds += 1
-        shutil.rmtree(folder / "store.zarr")
-        path = folder / "store.zarr"
+        shutil.rmtree(path)
         for _ in range(int(rng.integers(1, 3))):
             if rng.random() < 0.5:
                 number = int(rng.integers(0, 220))
@@ -366,7 +371,9 @@ def kill(folder: Path, kills: int, seed: int) -> None:
         found = files_of(folder)
         if found != expected:
             names = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
-            raise SystemExit(f"round {rounds}: {len(names)} files differ from the uninterrupted run: {sorted(names)[:5]}")
+            raise SystemExit(
+                f"round {rounds}: {len(names)} files differ from the uninterrupted run: {sorted(names)[:5]}"
+            )
     print(f"{hit} writers killed in {rounds} stores; all {len(expected)} files equal the uninterrupted ones")
 
 

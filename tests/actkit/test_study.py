@@ -1,0 +1,288 @@
+"""A study runs to the end, keeps what is right, computes again what is not, and goes on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from actkit.errors import ActkitError, DataError, InputError, StoreError
+from actkit.recordings import rdm_dataset
+from actkit.results import load, save
+from actkit.study import run
+from actkit.study_steps import LOCK, mean_rank
+from actkit.study_workshop import grouped
+
+N = 10
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures in two categories, simulated subjects who see the categories, and a study of two networks."""
+    rng = np.random.default_rng(0)
+    for kind in ("animal", "tool"):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for i in range(N // 2):
+            pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8) + (100 if kind == "animal" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / kind / f"{kind}{i}.png")
+    ids = [f"{kind}{i}" for kind in ("animal", "tool") for i in range(N // 2)]
+    truth = np.array([[float(a[:3] != b[:3]) for b in ids] for a in ids])[np.triu_indices(N, 1)]
+    vectors = truth + rng.normal(0, 0.5, (7, len(truth)))
+    people = rdm_dataset(vectors, [f"s{i}" for i in range(7)], "subject", ids, "made up", "people", simulated=1)
+    save(people, tmp_path / "people.nc")
+    save(people.isel(subject=[0]).assign_attrs(name="one"), tmp_path / "one.nc")
+    write(tmp_path, STUDY)
+    return tmp_path
+
+
+STUDY = {
+    "study": "small",
+    "networks": [{"extractor": "gabor", "size": 16, "frequencies": [2.0, 4.0], "grid": 4}, {"extractor": "pixels", "size": 8, "control": True}],
+    "stimuli": "pictures",
+    "models": [{"label": "category", "name": "kinds"}],
+    "analyses": [
+        {"rsa": {"data": ["people.nc"], "n_draws": 20, "n_permutations": 50}},
+        {"decoding": {"labels": ["category"], "folds": 2, "classifier": "nearest_centroid"}},
+    ],
+}  # fmt: skip
+
+
+def write(folder: Path, study: dict) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def change(study: dict, **changes: object) -> dict:
+    return {**json.loads(json.dumps(study)), **changes}
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Every file of a study but the lock: name to sha256."""
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != LOCK]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_study_makes_stores_results_figures_tables_and_a_report(folder: Path) -> None:
+    done = run(folder / "study.yaml", folder / "out", progress=False)
+    assert done.computed == tuple(step.id for step in done.plan.steps)
+    for step in done.plan.steps:
+        for name in step.outputs:
+            assert (folder / "out" / name).exists(), name
+    result = load(folder / "out" / "results" / "rsa_people.nc")
+    assert list(result["model"].values) == ["gabor/output", "pixels", "kinds"]
+    assert list(result["kind"].values) == ["layer", "control", "model"]
+    assert float(result["mean"].sel(model="kinds")) > float(result["mean"].sel(model="pixels"))
+    html = (folder / "out" / "report.html").read_text()
+    assert "simulated" in html
+    assert html.count("<img") >= 3
+    assert (folder / "out" / "study.yaml").read_text() == (folder / "study.yaml").read_text()
+    assert set(done.stores()) == {"gabor", "pixels"}
+
+
+def test_a_second_run_computes_nothing_and_another_folder_gets_the_same_bytes(folder: Path) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    before = digests(folder / "out")
+    again = run(folder / "study.yaml", folder / "out", progress=False)
+    assert again.computed == ()
+    assert digests(folder / "out") == before
+    run(folder / "study.yaml", folder / "other", progress=False)
+    theirs = digests(folder / "other")
+    # Stores note when and by which command they were recorded; what was recorded is compared chunk by chunk.
+    notes = {name for name in before if name.endswith("zarr.json") or "journal" in name}
+    assert {name: before[name] for name in before.keys() - notes} == {name: theirs[name] for name in theirs.keys() - notes}
+
+
+def test_the_dry_run_writes_nothing_and_says_what_is_there(folder: Path) -> None:
+    plan = run(folder / "study.yaml", folder / "out", dry_run=True).plan
+    assert not (folder / "out").exists()
+    assert plan["record gabor"].bytes == N * 12 * 4 * 4 * 4
+    assert "to record" in plan.describe()
+    run(folder / "study.yaml", folder / "out", progress=False)
+    words = run(folder / "study.yaml", folder / "out", dry_run=True).plan.describe()
+    assert "all there" in words
+    assert "to do" not in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "computed"),
+    [
+        ({"report": {"title": "Other"}}, {"report"}),
+        (
+            {"analyses": [{"rsa": {"data": ["people.nc"], "n_draws": 20, "n_permutations": 50, "seed": 5}}, STUDY["analyses"][1]]},
+            {"rsa people", "figures rsa people", "report"},
+        ),
+        (
+            {"networks": [STUDY["networks"][0], {**STUDY["networks"][1], "size": 4}]},
+            {
+                "network pixels", "record pixels", "rdm pixels correlation", "rsa people", "figures rsa people",
+                "decoding pixels category", "figures decoding pixels category", "report",
+            },
+        ),
+        ({"models": [{"label": "category", "name": "other"}]}, {"rsa people", "figures rsa people", "report"}),
+    ],
+)  # fmt: skip
+def test_a_change_runs_again_only_what_depends_on_it(folder: Path, changes: dict, computed: set[str]) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    write(folder, change(STUDY, **changes))
+    assert set(run(folder / "study.yaml", folder / "out", progress=False).computed) == computed
+
+
+def test_a_changed_picture_reaches_every_result_though_its_name_is_the_same(folder: Path) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    before = load(folder / "out" / "results" / "rdm_pixels_correlation.nc")
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8) - np.arange(16, dtype=np.uint8)[:, None]).save(
+        folder / "pictures" / "tool" / "tool0.png"
+    )
+    done = run(folder / "study.yaml", folder / "out", progress=False)
+    assert not any(step.startswith("network") for step in done.computed)
+    assert {"record pixels", "rsa people", "report"} <= set(done.computed)
+    after = load(folder / "out" / "results" / "rdm_pixels_correlation.nc")
+    assert not np.array_equal(before["dissimilarity"], after["dissimilarity"])
+
+
+def test_changed_data_reach_the_comparison(folder: Path) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    people = load(folder / "people.nc")
+    save(people.assign(dissimilarity=people["dissimilarity"] * -1), folder / "people.nc")
+    assert set(run(folder / "study.yaml", folder / "out", progress=False).computed) == {
+        "rsa people", "figures rsa people", "report",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", ["remove", "edit"])
+def test_an_output_that_was_removed_or_edited_is_made_again(folder: Path, harm: str) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    before = digests(folder / "out")
+    file = folder / "out" / "tables" / "rsa_people.csv"
+    file.unlink() if harm == "remove" else file.write_text("nonsense")
+    done = run(folder / "study.yaml", folder / "out", progress=False)
+    assert "rsa people" in done.computed
+    assert "record gabor" not in done.computed
+    assert digests(folder / "out") == before
+
+
+def test_outputs_that_the_study_no_longer_names_go_but_recordings_stay(folder: Path) -> None:
+    run(folder / "study.yaml", folder / "out", progress=False)
+    write(folder, change(STUDY, networks=STUDY["networks"][:1], analyses=STUDY["analyses"][:1]))
+    run(folder / "study.yaml", folder / "out", progress=False)
+    assert not list((folder / "out" / "results").glob("decoding*"))
+    assert (folder / "out" / "stores" / "pixels.zarr").is_dir()
+    write(folder, STUDY)
+    assert "record pixels" not in run(folder / "study.yaml", folder / "out", progress=False).computed
+
+
+def test_one_subject_has_no_ceiling_and_the_report_says_so(folder: Path) -> None:
+    write(folder, change(STUDY, analyses=[{"rsa": {"data": ["one.nc"], "n_draws": 20, "n_permutations": 50}}]))
+    run(folder / "study.yaml", folder / "out", progress=False)
+    assert np.isnan(float(load(folder / "out" / "results" / "rsa_one.nc")["ceiling_lower"]))
+    assert "there is no noise ceiling" in (folder / "out" / "report.html").read_text()
+
+
+CHILD = """
+import sys, time
+import actkit.network
+opened = actkit.network.open_network
+
+def slow(*args, **options):
+    network = opened(*args, **options)
+    inner = network.preprocess
+    def prepare(image):
+        time.sleep(0.05)
+        return inner(image)
+    prepare.describe = inner.describe
+    network.preprocess = prepare
+    return network
+
+actkit.network.open_network = slow
+from actkit.study import run
+run(sys.argv[1], sys.argv[2], progress=False, say=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("moment", ["record gabor", "rsa people"])
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(folder: Path, moment: str) -> None:
+    study = change(STUDY, record={"batch": 1, "memory": "10kB"})
+    write(folder, study)
+    (folder / "child.py").write_text(CHILD)
+
+    def start(out: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(folder / "child.py"), str(folder / "study.yaml"), str(folder / out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+
+    child = start("killed")
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.rstrip().endswith(moment):
+            if moment.startswith("record"):  # let a block or two be written
+                deadline = 200
+                while deadline and not list((folder / "killed").rglob("*journal*")):
+                    deadline -= 1
+                    try:
+                        child.wait(0.02)
+                    except subprocess.TimeoutExpired:
+                        continue
+            break
+    child.kill()
+    child.communicate()
+    assert child.returncode == -9
+    lines = start("killed").communicate()[0].splitlines()
+    finished = ["stimuli", "network gabor"] + ([] if moment.startswith("record") else ["record gabor", "record pixels"])
+    assert not any(line.split("] ")[1].startswith(tuple(finished)) and "(goes on)" not in line for line in lines)
+    start("whole").communicate()
+    killed, whole = digests(folder / "killed"), digests(folder / "whole")
+    notes = {name for name in whole if name.endswith("zarr.json") or "journal" in name}
+    assert len(whole) > 20
+    assert {name: killed[name] for name in killed.keys() - notes} == {name: whole[name] for name in whole.keys() - notes}
+
+
+def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
+    from actkit.study_steps import locked
+
+    with locked(folder / "out"), pytest.raises(StoreError, match="another run is at work in"):
+        run(folder / "study.yaml", folder / "out", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"models": [{"label": "categry"}]}, InputError, r"study\.yaml, analyses, step 1 \(rsa\), models: .*no label 'categry'; nearest: 'category'"),
+        ({"models": [{"label": "category", "groups": {"a": ["animal"]}}]}, InputError, r"groups: 'tool' belongs to no group"),
+        ({"analyses": [{"rsa": {"data": ["judgements"]}}]}, DataError, r"study\.yaml, analyses, step 1 \(rsa\), data: 'judgements' is no variable"),
+        ({"analyses": [{"decoding": {"labels": ["categry"]}}]}, InputError, r"study\.yaml, analyses, step 1 \(decoding\), labels: .*'categry'; nearest"),
+        ({"record": {"layers": ["convv"]}}, InputError, r"study\.yaml, networks, item 1 \(gabor\), record: .*convv"),
+        ({"networks": [{"extractor": "gabor", "size": 4}]}, InputError, r"study\.yaml, networks, item 1"),
+        ({"stimuli": {"path": "pictures", "select": {"category": "plant"}}}, InputError, r"study\.yaml, stimuli: select: no stimulus has category 'plant'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_before_anything_is_written(folder: Path, changes: dict, kind: type, message: str) -> None:
+    write(folder, change(STUDY, **changes))
+    with pytest.raises(kind, match=message):
+        run(folder / "study.yaml", folder / "out", progress=False)
+    assert not (folder / "out").exists()
+
+
+def test_an_error_of_a_step_keeps_its_place_in_the_study(folder: Path) -> None:
+    write(folder, change(STUDY, analyses=[{"decoding": {"labels": ["category"], "folds": 9}}]))
+    with pytest.raises(ActkitError, match=r"^study\.yaml, analyses, step 1 \(decoding\): "):
+        run(folder / "study.yaml", folder / "out", progress=False)
+
+
+def test_groups_merge_values_and_refuse_what_is_twice_or_nowhere() -> None:
+    values = np.array(["cat", "dog", "cup"])
+    assert grouped(values, {"animal": ["cat", "dog"], "thing": ["cup"]}).tolist() == ["animal", "animal", "thing"]
+    with pytest.raises(InputError, match="'cat' stands in 'a' and in 'b'"):
+        grouped(values, {"a": ["cat", "dog"], "b": ["cat", "cup"]})
+    with pytest.raises(InputError, match="no stimulus has the value 'cow'"):
+        grouped(values, {"a": ["cow"]})
+
+
+def test_subjects_are_averaged_by_rank() -> None:
+    assert mean_rank(np.array([[1.0, 2.0, 300.0], [5.0, 4.0, 6.0]])).tolist() == [0.5, 0.5, 1.0]
