@@ -74,7 +74,7 @@ class Stimuli:
     >>> stimuli = Stimuli.from_array(grey, ids=["a", "b", "c", "d"], labels={"level": [0, 1, 2, 3]})
     >>> stimuli[1].getpixel((0, 0))
     (1, 1, 1)
-    >>> list(stimuli[stimuli.labels["level"] > 1].ids)
+    >>> stimuli[stimuli.labels["level"] > 1].ids.tolist()
     ['c', 'd']
     """
 
@@ -784,4 +784,4 @@ def _stretched(values: np.ndarray, name: str) -> Image.Image:
     grey = np.full(values.shape, BACKGROUND, np.uint8)
     if high > low:
         grey = np.nan_to_num((values - low) * (255.0 / (high - low))).round().astype(np.uint8)
-    return Image.fromarray(grey[..., 0] if grey.ndim == 3 and grey.shape[-1] == 1 else grey).convert("RGB")
+    return Image.fromarray(grey.squeeze(axis=2) if grey.shape[2:] == (1,) else grey).convert("RGB")

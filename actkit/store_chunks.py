@@ -277,7 +277,7 @@ def decode_float16(stored: np.ndarray, centre: np.ndarray, out: np.ndarray) -> N
     out : ndarray
         Float32, shape (rows, units); overwritten. Its last axis must be contiguous.
     """
-    step = max(1, (1 << 18) // max(1, stored.shape[1] * 4))  # stay in the cache
+    step = max(1, (1 << 17) // max(1, stored.shape[1] * 4))  # stay in the cache
     for start in range(0, len(stored), step):
         half, single = stored[start : start + step].view("u2"), out[start : start + step]
         magnitude = half & np.uint16(0x7FFF)
@@ -289,7 +289,9 @@ def decode_float16(stored: np.ndarray, centre: np.ndarray, out: np.ndarray) -> N
         bits[...] = half
         bits &= np.uint32(0x8000)
         bits <<= np.uint32(16)
-        bits |= magnitude.astype("u4") << np.uint32(13)
+        wide = magnitude.astype("u4")
+        wide <<= np.uint32(13)
+        bits |= wide
         single *= np.float32(2.0**112)
         single += centre
 

@@ -31,14 +31,16 @@ def choose_steps(
 ) -> Steps:
     """Choose the largest step, in whole chunks where one fits, that keeps to the memory allowed."""
     line = across * _FLOAT32.itemsize
+    # What one thread holds beside the block: a chunk, and what widening float16 needs on top.
+    buffer = table.chunk_nbytes * (4 if table.dtype.itemsize == 2 else 1)
     threads = reading_threads()
-    while threads > 1 and threads * table.chunk_nbytes > max_bytes // 4:
+    while threads > 1 and threads * buffer > max_bytes // 4:
         threads -= 1
-    budget = max_bytes - threads * table.chunk_nbytes
+    budget = max_bytes - threads * buffer
     if budget < line:
         raise InputError(
             f"layer {table.layer!r}: max_bytes={max_bytes} does not hold one {word} of {across} values and one chunk "
-            f"({size_text(line + table.chunk_nbytes)}); allow at least that much memory"
+            f"({size_text(line + buffer)}); allow at least that much memory"
         )
     if budget >= total * line:
         return Steps(total, threads, False)

@@ -203,8 +203,13 @@ def check(name: str, root: str | os.PathLike[str] | None = None) -> list[FileFau
     """
     found = spec(name)
     folder = locate(name, root) or _places(found, name, root)[0]
-    faults = [check_file(key, file, folder) for key, file in found.files.items()]
-    return [fault for fault in faults if fault is not None]
+    faults = []
+    for key, file in found.files.items():
+        fault = check_file(key, file, folder)
+        if fault is None and file.unpack is not None and not (folder / file.unpack).is_dir():
+            fault = FileFault(key, folder / file.path, f"not unpacked into {file.unpack}")
+        faults += [fault] if fault is not None else []
+    return faults
 
 
 def state(name: str, root: str | os.PathLike[str] | None = None) -> str:

@@ -212,7 +212,7 @@ def _radii(face: dict[str, float]) -> tuple[float, float, float]:
     return 0.485 * (1 + 0.11 * face["face_width"]), 0.66 * (1 + 0.09 * face["face_length"]), 0.56
 
 
-def _lit(normal_light: np.ndarray, view: dict[str, float]) -> np.ndarray:
+def _lit(normal_light: np.ndarray | np.float32, view: dict[str, float]) -> np.ndarray:
     """How bright a matt surface is, from the cosine between its normal and the light."""
     return np.float32(1.06 - view["light_strength"]) + np.float32(view["light_strength"]) * np.maximum(normal_light, 0)
 

@@ -17,7 +17,9 @@ from actkit.network import Network, is_out_of_memory, open_network
 def module():
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 2))
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 2)
+        )
 
 
 def scaled(factor):

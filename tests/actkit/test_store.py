@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -261,6 +262,32 @@ def test_layers_of_nan_keep_their_files(tmp_path):
     store = store_from_arrays(tmp_path / "s.zarr", {"fc": array}, block=2)
     assert len(list((store.path / "fc" / "activation").glob("c.*"))) == 3
     assert np.isnan(store.rows("fc")).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_streaming_keeps_to_its_memory(tmp_path, dtype):
+    array = np.random.default_rng(0).standard_normal((256, 8192), dtype=np.float32)  # 8 MB
+    store = store_from_arrays(tmp_path / "s.zarr", {"fc": array}, block=32, chunk_bytes=1 << 15, dtype=dtype)
+    store.units("fc", 0, 1)  # what is read once stays: the centre
+    allowed = 1 << 20
+
+    def peak(work):
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    def drain(blocks):
+        for _, _, block in blocks:
+            block += 1
+            del block
+
+    slack = 100_000  # threads, lists, spans
+    assert peak(lambda: drain(store.unit_blocks("fc", allowed))) < allowed + slack
+    assert peak(lambda: drain(store.row_blocks("fc", allowed))) < allowed + slack
+    assert peak(lambda: store.rows("fc")) > allowed + slack  # the measure does see what is read
 
 
 def test_a_store_rewritten_by_another_tool_is_still_read(store, arrays):

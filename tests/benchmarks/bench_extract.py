@@ -54,7 +54,11 @@ def vgg16() -> nn.Module:
         else:
             features.append(nn.MaxPool2d(2))
     classifier = nn.Sequential(
-        nn.Linear(512 * 7 * 7, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 1000)
+        nn.Linear(512 * 7 * 7, 4096),
+        nn.ReLU(inplace=True),
+        nn.Linear(4096, 4096),
+        nn.ReLU(inplace=True),
+        nn.Linear(4096, 1000),
     )
     return nn.Sequential(nn.Sequential(*features), nn.Flatten(), classifier)
 
@@ -79,12 +83,21 @@ def images(n: int) -> Stimuli:
     return Stimuli(stimuli._source, [f"{i:06d}" for i in range(n)], {}, "noise", "by number", _rows=rows)
 
 
-def timed_extract(net: actkit.Network, stimuli: Stimuli, path: Path, types: list[str], memory: str) -> tuple[float, float]:
+def timed_extract(
+    net: actkit.Network, stimuli: Stimuli, path: Path, types: list[str], memory: str
+) -> tuple[float, float]:
     """Images per second in steady state, and from call to return."""
     marks: list[tuple[int, float]] = []
     plan = plan_extraction(net, stimuli, path, types=types, memory=memory)
     begun = time.perf_counter()
-    extract(net, stimuli, path, progress=lambda done, _: marks.append((done, time.perf_counter())), types=types, memory=memory)
+    extract(
+        net,
+        stimuli,
+        path,
+        progress=lambda done, _: marks.append((done, time.perf_counter())),
+        types=types,
+        memory=memory,
+    )
     ended = time.perf_counter()
     shutil.rmtree(path)
     first = next((mark for mark in marks if mark[0] >= plan.block), marks[0])
@@ -126,7 +139,9 @@ def thingsvision_rate(net: actkit.Network, stimuli: Stimuli, names: list[str], f
     from thingsvision import get_extractor_from_model
 
     extractor = get_extractor_from_model(model=net.module, device="cpu", backend="pt")
-    data = [torch.stack([net.prepare(stimuli.raw(i)) for i in range(a, a + 32)]) for a in range(0, len(stimuli) - 31, 32)]
+    data = [
+        torch.stack([net.prepare(stimuli.raw(i)) for i in range(a, a + 32)]) for a in range(0, len(stimuli) - 31, 32)
+    ]
     begun = time.perf_counter()
     extractor.extract_features(
         batches=data, module_names=names, flatten_acts=False, output_type="ndarray", output_dir=str(folder)

@@ -462,3 +462,45 @@ variables:
         assert rates["stimulus"].values.tolist() == ["a", "b", "c"]
         np.testing.assert_array_equal(rates.values, [[3], [5], [1]])
         assert rates["region"].values.tolist() == ["IT"]
+
+
+def test_fetch_downloads_unpacks_and_leaves_what_is_right_alone(server, tmp_path, monkeypatch):
+    import io
+
+    from PIL import Image
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as out:
+        for i in range(3):
+            picture = io.BytesIO()
+            Image.fromarray(PIXELS[i]).save(picture, "PNG")
+            out.writestr(f"group/{i}.png", picture.getvalue())
+    server.content = packed.getvalue()
+    spec = tmp_path / "spec" / "remote.yaml"
+    spec.parent.mkdir()
+    spec.write_text(f"""\
+name: remote
+title: t
+description: d
+licence: l
+citation: c
+files:
+  all: {{path: all.zip, bytes: {len(server.content)}, sha256: "{hashlib.sha256(server.content).hexdigest()}",
+         address: "{server.address}", unpack: pictures}}
+stimuli: {{source: folder, folder: pictures, folder_label: group, order: natural}}
+""")
+    monkeypatch.setenv("ACTKIT_DATA", str(tmp_path / "data"))
+    assert [fault.what for fault in catalogue.check(str(spec))] == ["missing"]
+    folder = catalogue.fetch(str(spec), progress=False)
+    assert folder == tmp_path / "data" / "remote"
+    assert catalogue.check(str(spec)) == []
+    stimuli = catalogue.load(str(spec)).stimuli
+    assert stimuli.ids.tolist() == ["0", "1", "2"]
+    np.testing.assert_array_equal(np.asarray(stimuli.image(1)), PIXELS[1])
+    catalogue.fetch(str(spec))
+    assert len(server.asked) == 1
+    (folder / "pictures").rename(folder / "elsewhere")
+    assert [fault.what for fault in catalogue.check(str(spec))] == ["not unpacked into pictures"]
+    catalogue.fetch(str(spec))
+    assert len(server.asked) == 1
+    assert len(catalogue.load(str(spec)).stimuli) == 3

@@ -181,7 +181,10 @@ def test_outputs_that_are_not_plain_float_maps(tmp_path):
     np.testing.assert_allclose(store.rows("swap"), x.reshape(5, -1), rtol=1e-6)
     assert store.layer_attrs("swap")["original_shape"] == [4, 6]
     note = store.layer_attrs("swap")["output_note"]
-    assert note == "first tensor (item 'tokens') of a dict of 2; batch axis 1 moved to the front; float64 recorded as float32"
+    assert (
+        note
+        == "first tensor (item 'tokens') of a dict of 2; batch axis 1 moved to the front; float64 recorded as float32"
+    )
     assert np.array_equal(store.rows("top")[:, 0], x.sum(2).argmax(1))
     assert store.layer_attrs("cube")["original_shape"] == [4, 1, 1, 6]
 
