@@ -270,9 +270,8 @@ def capture(
         missing.clear()
         missing.update(names)
         output = None
-        with torch.inference_mode():
-            with suppress(_Stop):
-                output = module(batch.clone())
+        with torch.inference_mode(), suppress(_Stop):
+            output = module(batch.clone())
         if missing:
             first = next(name for name in names if name in missing)
             raise LayerError(
@@ -411,7 +410,8 @@ def _dry_run(module: torch.nn.Module, batch: torch.Tensor) -> list[_Seen]:
 def _describe(module: torch.nn.Module, three: _Seen, two: _Seen, calls: int) -> LayerInfo:
     """Make a LayerInfo of what two dry runs, on three and on two stimuli, saw of a layer."""
     notes = [three.note] if three.note else []
-    problem, axis, fold, shape, channels_last = "", None, 1, (), False
+    problem, axis, fold, channels_last = "", None, 1, False
+    shape: tuple[int, ...] = ()
     if three.shape is None or two.shape is None:
         problem = three.note or "no tensor in its output"
     elif not three.strided:

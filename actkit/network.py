@@ -229,7 +229,7 @@ class Network:
             digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
             if tensor.device.type != "meta":
                 flat = tensor.cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+                digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property

@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -64,7 +64,17 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
         raise InputError(f"{where}: " + "; ".join(lines)) from None
 
 
-def with_options(model: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+class Configurable(Protocol):
+    """A function whose options are declared by a model."""
+
+    __name__: str
+    options_model: type[Options]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it with data, and options as keywords."""
+
+
+def with_options(model: type[Options]) -> Callable[[Callable[..., Any]], Configurable]:
     """Turn ``f(data…, options)`` into ``f(data…, name=value, …)`` with the names of a model.
 
     The last parameter of the decorated function receives the validated model. Callers pass the
@@ -82,7 +92,7 @@ def with_options(model: type[Options]) -> Callable[[Callable[..., Any]], Callabl
         The decorator. The decorated function carries the model as ``.options_model``.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable[..., Any]) -> Configurable:
         parameters = list(inspect.signature(function).parameters.values())[:-1]
 
         @functools.wraps(function)
@@ -109,7 +119,7 @@ def with_options(model: type[Options]) -> Callable[[Callable[..., Any]], Callabl
         wrapper.__signature__ = inspect.Signature([*parameters, *keywords])  # type: ignore[attr-defined]
         wrapper.options_model = model  # type: ignore[attr-defined]
         wrapper.__doc__ = _with_option_list(inspect.getdoc(function) or "", model)
-        return wrapper
+        return cast(Configurable, wrapper)
 
     return decorate
 

@@ -89,21 +89,27 @@ class StudyHead(Options):
     report: Any = Field(True, description="true, false, or title and text")
 
 
-class RdmStep(Options):
+class StepOf(Options):
+    """What every step takes."""
+
+    networks: list[str] = Field([], description="networks of this step, by name; all by default")
+
+
+class RdmStep(StepOf):
     """What a study's ``rdm`` step takes beside the options of `actkit.rdm`."""
 
     data: list[str] = Field([], description="measured RDMs to show beside the layers'")
     labels: str | None = Field(None, description="stimulus label that orders and colours the stimuli")
 
 
-class RsaStep(Options):
+class RsaStep(StepOf):
     """What a study's ``rsa`` step takes beside the options of `actkit.rdm` and `actkit.rsa`."""
 
     data: list[str] = Field(min_length=1, description="RDM variables to compare with, one figure each")
     models: list[Any] = Field([], description="model RDMs of this step alone, added to the study's")
 
 
-class DecodingStep(Options):
+class DecodingStep(StepOf):
     """What a study's ``decoding`` step takes beside the options of `actkit.decode`."""
 
     labels: list[str] = Field(min_length=1, description="stimulus labels to decode, one figure each")
@@ -277,6 +283,10 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
     models = tuple(_model(item, f"{source}, models, item {i}") for i, item in enumerate(head.models, 1))
     observers = {str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()}
     analyses = tuple(_analysis(item, i, source, head.seed) for i, item in enumerate(head.analyses, 1))
+    for step in analyses:
+        for name in step.own.networks:
+            if name not in names:
+                raise InputError(f"{step.where}, networks: there is no network {name!r}; {nearest(name, names)}")
     report = head.report
     if isinstance(report, Mapping):
         report_spec: ReportSpec | None = parse(ReportSpec, _as_mapping(report, f"{source}, report", ""), f"{source}, report")

@@ -287,7 +287,7 @@ class _Builder:
         """Plan the RDMs of every network, once for each set of options."""
         options = analysis.options["rdm"]
         names = []
-        for spec in self.study.networks:
+        for spec in self._chosen(analysis):
             base = f"{spec.name} {options.model_dump().get('method', '')}".strip()
             object_, number = base, 1
             while (step := self.steps.get(f"rdm {object_}")) is not None and step.detail["options"] != options:
@@ -354,7 +354,7 @@ class _Builder:
         for label in analysis.own.labels:
             values = self.workshop.label(label, f"{analysis.where}, labels")
             made = []
-            for spec in self.study.networks:
+            for spec in self._chosen(analysis):
                 object_ = self._free("decoding", f"{spec.name} {label}")
                 stem = f"decoding_{slug(object_)}"
                 made.append(self.add(
@@ -362,8 +362,14 @@ class _Builder:
                     detail={"network": spec, "label": label, "options": analysis.options["decoding"], "where": analysis.where},
                     options=_deciding(analysis.options["decoding"]), label=np.asarray(values),
                 ).id)
-            for name in made:
-                self._figures(name, (name,), slug(name), {"result": name, "draw": "decoding", "where": analysis.where})
+            object_ = self._free("figures", f"decoding {label}")
+            self._figures(
+                object_, tuple(made), slug(object_), {"results": tuple(made), "draw": "decoding", "where": analysis.where}
+            )
+
+    def _chosen(self, analysis: AnalysisStep) -> list[NetworkSpec]:
+        """The networks that a step names, or all."""
+        return [spec for spec in self.study.networks if not analysis.own.networks or spec.name in analysis.own.networks]
 
     def _free(self, kind: str, base: str) -> str:
         """Number the object of a step if the same is asked for twice (with other options)."""

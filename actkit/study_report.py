@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actkit.errors import InputError
 from actkit.results import load, to_table
 
 if TYPE_CHECKING:
@@ -222,21 +224,56 @@ def write_report(doing: Doing, step: Step) -> None:
     report.write(doing.out / step.outputs[0])
 
 
+class SavedFigure:
+    """A figure as it lies on disk, for the report: what was drawn once is not drawn again.
+
+    Parameters
+    ----------
+    stem : Path
+        Path of the figure without suffix; an SVG and a PNG are there.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+
+    def get_size_inches(self) -> tuple[float, float]:
+        """Read width and height from the SVG, which gives them in points."""
+        head = self.content("svg")[:2000].decode("utf-8", "replace")
+        found = re.search(r'<svg[^>]*?\swidth="([\d.]+)pt"[^>]*?\sheight="([\d.]+)pt"', head)
+        if found is None:
+            raise InputError(f"{self._stem}.svg does not start as a figure that actkit drew; delete it and run the study again")
+        return float(found[1]) / 72, float(found[2]) / 72
+
+    def savefig(self, buffer: Any, format: str = "svg", **_unused: Any) -> None:  # noqa: A002 (matplotlib's name)
+        """Give the bytes on disk, as matplotlib would write them."""
+        buffer.write(self.content(format))
+
+    def content(self, suffix: str) -> bytes:
+        """Read the file of one format."""
+        return self._stem.with_name(f"{self._stem.name}.{suffix}").read_bytes()
+
+
 def _add_figures(report: Any, doing: Doing, step: Step) -> None:
-    """Add the section of one figure step: what is shown, the figures, and for a comparison its table."""
+    """Add the section of one figure step: what is shown, the figures, and the tables behind them."""
+    from actkit.plotting import plot_narrow
     from actkit.study_steps import drawings
 
-    figures = []
+    figures, tables = [], []
+    detail = step.detail
     for drawing in drawings(doing, step):
-        words, _, alt = (doing.out / f"{drawing.stem}.txt").read_text(encoding="utf-8").strip().rpartition("\n\n")
-        figures.append((doing.shop.figure(drawing.stem, drawing.result, drawing.options), words, alt))
-    result = doing.result(step.detail["result"]) if "result" in step.detail else drawing.result
-    tables = []
-    if step.detail["draw"] != "rdm":
+        stem = doing.out / drawing.stem
+        text = stem.with_name(f"{stem.name}.txt").read_text(encoding="utf-8").strip()
+        words, _, alt = text.rpartition("\n\n")
+        narrow = None if detail["draw"] == "rdm" else plot_narrow(drawing.result, **drawing.options)
+        figures.append((SavedFigure(stem), words, alt, narrow))
+    made = detail.get("results") or ((detail["result"],) if detail["draw"] == "rsa" else ())
+    for name in made:
+        result = doing.result(name)
         short = result.drop_dims([dim for dim in ("subject", "stimulus") if dim in result.dims])
-        name = Path(doing.plan[step.detail["result"]].outputs[0]).stem
-        tables = [(to_table(short), f"{name}_summary", "One row a layer, model or control, as in the figure.")]
-    report.add_section(section_title(step, result), section_text(step, result, doing), figures, tables)
+        stem = Path(doing.plan[name].outputs[0]).stem
+        tables.append((to_table(short), f"{stem}_summary", f"One row a layer, model or control ({name})."))
+    first = doing.result(made[0]) if made else drawing.result
+    report.add_section(section_title(step, first), section_text(step, first, doing), figures, tables)
 
 
 def section_title(step: Step, result: xr.Dataset) -> str:
@@ -259,7 +296,7 @@ def section_title(step: Step, result: xr.Dataset) -> str:
     if kind == "rsa":
         return f"Compared with {result.attrs['data']}{suffix}"
     if kind == "decoding":
-        return f"Decoding {result.attrs['label'].replace('_', ' ')} from {result.attrs['network']}"
+        return f"Decoding {result.attrs['label'].replace('_', ' ')}"
     if "data" in step.detail:
         return f"RDMs: {result.attrs['name']}{suffix}"
     return f"RDMs of {result.attrs.get('network', 'the network')}, layer by layer"
@@ -295,8 +332,13 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
     if kind == "rdm":
         chosen = "the layer with the highest mean score" if step.detail["compared"] else "the last layer"
         return f"The mean of the subjects (of ranked dissimilarities) beside one RDM of each network: of several layers, {chosen}."
+    if is_simulated(data) and data.attrs.get("truth"):
+        sentences.append(
+            f"Simulated observers, not people: each sees the truth, {data.attrs['truth']}, with noise of its own of "
+            f"{float(data.attrs['noise']):g} times its standard deviation. The model of the truth should reach the noise ceiling."
+        )
     if len(data["stimulus"]) < len(doing.shop.stimuli):
-        sentences.append(f"Compared over the {len(data['stimulus'])} of {len(doing.shop.stimuli)} stimuli that were measured.")
+        sentences.append(f"Compared over {len(data['stimulus'])} of the {len(doing.shop.stimuli)} stimuli, those with data.")
     if not np.isfinite(float(result["ceiling_lower"])):
         sentences.append("With one RDM there is no agreement between subjects to measure, so there is no noise ceiling.")
     return " ".join(sentences)
@@ -351,7 +393,6 @@ def report_results(paths: list[Path], out: Path, title: str) -> Path:
     Path
         The HTML file.
     """
-    from actkit.errors import InputError
     from actkit.report import Report, software_provenance
 
     results = {path.stem: load(path) for path in paths}

@@ -237,24 +237,23 @@ class Drawing:
     ----------
     stem : str
         Where it goes in the study's folder, without suffix.
-    result : xarray.Dataset
-        What is drawn.
+    result : xarray.Dataset or dict
+        What is drawn; results of several networks by name are drawn side by side.
     options : dict
         Options of the drawing.
     """
 
     stem: str
-    result: xr.Dataset
+    result: xr.Dataset | dict[str, xr.Dataset]
     options: dict[str, Any]
 
 
 def _figures(doing: Doing, step: Step) -> None:
     """Draw the figures of a step, each with a text of its caption and, below a blank line, its description."""
-    from actkit.plotting import alt_text, caption, save_figure
+    from actkit.plotting import alt_text, caption, plot, save_figure
 
     for drawing in drawings(doing, step):
-        figure = doing.shop.figure(drawing.stem, drawing.result, drawing.options)
-        save_figure(figure, doing.out / drawing.stem)
+        save_figure(plot(drawing.result, **drawing.options), doing.out / drawing.stem)
         words = caption(drawing.result, **drawing.options), alt_text(drawing.result, **drawing.options)
         atomic_write(doing.out / f"{drawing.stem}.txt", "\n\n".join(words) + "\n")
 
@@ -276,7 +275,10 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
     """
     stems = list(dict.fromkeys(name.rpartition(".")[0] for name in step.outputs))
     detail = step.detail
-    if detail["draw"] != "rdm":
+    if detail["draw"] == "decoding":
+        results = [doing.result(name) for name in detail["results"]]
+        return [Drawing(stems[0], {result.attrs["network"]: result for result in results}, {})]
+    if detail["draw"] == "rsa":
         return [Drawing(stems[0], doing.result(detail["result"]), {})]
     shown = beside_data(doing, step) if "data" in detail else doing.result(detail["result"])
     common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}

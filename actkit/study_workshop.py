@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ from actkit.study_file import ModelSpec, NetworkSpec, StimuliSpec, Study, said_w
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
     from actkit.network import Network
     from actkit.options import Options
@@ -88,7 +88,6 @@ class Workshop:
         self._datasets: dict[str, Any] = {}
         self._data: dict[str, xr.Dataset] = {}
         self._keys: dict[str, str] = {}
-        self._figures: dict[str, Figure] = {}
 
     # ------------------------------------------------------------ stimuli
 
@@ -288,14 +287,6 @@ class Workshop:
             made.append(select_stimuli(kept, ids).assign_attrs(kind="model"))
         return made
 
-    def figure(self, stem: str, result: xr.Dataset, options: Mapping[str, Any]) -> Figure:
-        """Draw a figure, once: the report shows the figures that the run has just drawn."""
-        if stem not in self._figures:
-            from actkit.plotting import plot
-
-            self._figures[stem] = plot(result, **options)
-        return self._figures[stem]
-
     # ------------------------------------------------------------ networks
 
     def network(self, spec: NetworkSpec) -> Network:
@@ -312,7 +303,18 @@ class Workshop:
         fields = self._fields(spec)
         extra = {key: value for key, value in {"name": spec.name, **more}.items() if key in fields and key not in spec.options}
         opener = plugins.load("actkit.extractors", spec.extractor)
+        if self.is_trained(spec) and "data" in inspect.signature(opener).parameters:
+            extra["data"] = self._training_data(spec)
         return open_network(spec.extractor, **spec.options, **extra, **call_progress(opener, self.progress))
+
+    def _training_data(self, spec: NetworkSpec) -> dict[str, Stimuli]:
+        """The stimuli that a network learns from, task by task; drawn once however many networks learn from them."""
+        tasks = spec.options.get("tasks") or self._fields(spec).get("tasks") or {}
+        specs = {}
+        for task, entry in tasks.items():
+            options = {"dataset": entry} if isinstance(entry, str) else dict(entry)
+            specs[task] = StimuliSpec(dataset=options.pop("dataset", None), options=options)
+        return {task: self.dataset(one).stimuli for task, one in specs.items()}
 
     def _place(self, spec: NetworkSpec) -> str:
         """Where a network stands in the study file."""
@@ -350,11 +352,10 @@ class Workshop:
 
         options = {**self._fields(spec), **spec.options}
         how = {key: value for key, value in options.items() if key not in ("cache", "retrain", "name")}
-        data = {}
-        for name in (options.get("tasks") or {}).values():
-            if isinstance(name, str) and name not in data:
-                stimuli = load_dataset(name, None, {}).stimuli
-                data[name] = {"stimuli": stimuli.fingerprint, "labels": {k: np.asarray(v) for k, v in stimuli.labels.items()}}
+        data = {
+            task: {"stimuli": stimuli.fingerprint, "labels": {k: np.asarray(v) for k, v in stimuli.labels.items()}}
+            for task, stimuli in self._training_data(spec).items()
+        }
         return key_of(
             code=True, extractor=spec.extractor, options=how, data=data, torch=str(torch.__version__),
             threads=torch.get_num_threads(),
@@ -559,6 +560,4 @@ def call_progress(function: Callable[..., Any], progress: bool | None) -> dict[s
     dict
         ``{"progress": …}`` or nothing.
     """
-    import inspect
-
     return {"progress": progress} if "progress" in inspect.signature(function).parameters else {}

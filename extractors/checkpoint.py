@@ -65,7 +65,7 @@ def open_network(options: CheckpointOptions) -> Network:
             "Give preprocessing={'resize': 256, 'crop': 224, 'mean': […], 'std': […]} "
             "(fields of actkit.preprocessing.Preprocessing)"
         )
-    provenance = {
+    provenance: dict[str, Any] = {
         "extractor": "checkpoint",
         "architecture": options.architecture,
         "arguments": {name: repr(value) for name, value in options.arguments.items()},
@@ -141,6 +141,8 @@ def _timm(name: str, arguments: dict[str, Any]) -> tuple[torch.nn.Module, Any, A
         raise InputError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}")
     module = timm.create_model(name, pretrained=False, **arguments)
     config = resolve_model_data_config(module)
-    return module, from_transforms(create_transform(**config, is_training=False), "timm.create_transform"), tuple(
-        config["input_size"]
+    return (
+        module,
+        from_transforms(create_transform(**config, is_training=False), "timm.create_transform"),
+        tuple(config["input_size"]),
     )

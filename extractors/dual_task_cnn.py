@@ -50,7 +50,9 @@ class TrainingOptions(SeededOptions):
     channels: list[int] = Field([16, 32, 64], min_length=1, description="Filters of each convolution.")
     units: int = Field(128, ge=1, description="Units of the shared dense layer.")
     epochs: int = Field(
-        8, ge=0, description="Passes over the training images of the largest task; 0: the untrained network, a control."
+        12,
+        ge=0,
+        description="Passes over the training images of the largest task; 0: the untrained network, a control.",
     )
     batch: int = Field(64, ge=2, description="Training images a step, in equal parts from every task.")
     learning_rate: float = Field(0.003, gt=0, description="Peak learning rate (Adam, one cycle).")
@@ -58,15 +60,17 @@ class TrainingOptions(SeededOptions):
         0.2, gt=0, lt=1, description="Share of each class kept for testing where the data state no split."
     )
     labels: dict[str, str] = Field(
-        default_factory=dict, description="Label column of each task; by default identity, category, digit, class or label."
+        default_factory=dict,
+        description="Label column of each task; by default identity, category, digit, class or label.",
     )
 
 
 class DualTaskOptions(TrainingOptions):
     """Options of :func:`open_network`."""
 
-    tasks: dict[str, str] = Field(
-        {"faces": "rendered_faces", "digits": "digits"}, description="Task names and the data sets they learn."
+    tasks: dict[str, str | dict[str, Any]] = Field(
+        {"faces": "rendered_faces", "digits": "digits"},
+        description="Task names and the data sets they learn: a name, or {dataset: NAME, option: value, …}.",
     )
     cache: str | None = Field(None, description="Folder that keeps trained networks; none: the user's cache.")
     retrain: bool = Field(False, description="Train even where the cache holds the network.")
@@ -193,7 +197,7 @@ def open_network(
     DataError
         If a named data set is not there.
     """
-    sources = dict(data) if data is not None else {task: _load(name) for task, name in options.tasks.items()}
+    sources = dict(data) if data is not None else {task: _load(task, entry) for task, entry in options.tasks.items()}
     tasks = prepare_tasks(sources, options.size, options.held_out, options.seed, options.labels)
     settings = TrainingOptions(**{name: getattr(options, name) for name in TrainingOptions.model_fields})
     key = fingerprint(_configuration(tasks, settings))
@@ -278,11 +282,15 @@ def prepare_tasks(
         images = torch.stack([transform(picture) for picture in pictures])
         classes, indices = np.unique(np.asarray(names).astype(str), return_inverse=True)
         if len(classes) < 2:
-            raise InputError(f"task {task!r} has one class ({str(classes[0])!r}), so there is nothing to learn; give two or more")
+            raise InputError(
+                f"task {task!r} has one class ({str(classes[0])!r}), so there is nothing to learn; give two or more"
+            )
         test = _split(task, split, indices, held_out, seed, number)
         untrained = set(range(len(classes))) - set(indices[~test].tolist())
         if untrained:
-            raise InputError(f"task {task!r}: class {str(classes[min(untrained)])!r} has no training image; correct the split")
+            raise InputError(
+                f"task {task!r}: class {str(classes[min(untrained)])!r} has no training image; correct the split"
+            )
         digest = fingerprint([images.numpy(), classes[indices].tolist(), test])
         prepared[task] = TaskData(images, indices.astype(np.int64), tuple(classes.tolist()), test, digest)
     return prepared
@@ -330,7 +338,7 @@ def _fit(
     steps = max(1, round(max(len(rows) for rows in train_rows.values()) / share))
     total = steps * options.epochs
     optimiser = torch.optim.Adam(module.parameters(), lr=options.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=options.learning_rate, total_steps=max(total, 1))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=options.learning_rate, total_steps=max(total, 2))
     orders = {
         name: _order(len(train_rows[name]), share * total, np.random.Generator(np.random.Philox(key=[options.seed, k])))
         for k, name in enumerate(tasks)
@@ -339,7 +347,8 @@ def _fit(
     with progress_bar(total=total, desc="training", unit="step", enabled=progress) as bar:
         for step in range(total):
             chosen = {
-                name: torch.from_numpy(train_rows[name][orders[name][step * share : (step + 1) * share]]) for name in tasks
+                name: torch.from_numpy(train_rows[name][orders[name][step * share : (step + 1) * share]])
+                for name in tasks
             }
             images = torch.cat([task.images[chosen[name]] for name, task in tasks.items()])
             wanted = torch.cat([targets[name][chosen[name]] for name in tasks])
@@ -363,7 +372,7 @@ def _fit(
         }
     provenance = {
         "extractor": "dual_task_cnn",
-        "architecture": f"{len(options.channels)} convolutions {options.channels}, dense {options.units}, head {n_classes}",
+        "architecture": f"convolutions {options.channels}, dense {options.units}, head {n_classes}",
         "weights": f"{'trained here' if options.epochs else 'untrained'}, seed {options.seed}",
         "licence": "Apache-2.0",
         "tasks": measured,
@@ -372,7 +381,7 @@ def _fit(
             **{name: value for name, value in options.model_dump().items() if name != "name"},
             "optimiser": "Adam, one cycle",
             "steps": total,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
         },
         "preprocessing": preprocessing(options.size).describe(),
@@ -393,20 +402,22 @@ def _network(module: DualTaskCNN, options: TrainingOptions, provenance: Mapping[
 def _order(n: int, needed: int, rng: np.random.Generator) -> np.ndarray:
     """Positions 0 to n-1 in a new random order each round, until there are enough."""
     rounds = max(1, -(-needed // n))
-    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:needed]
+    return np.concatenate([rng.permutation(n) for _ in range(max(1, rounds))])[:needed]
 
 
 def _unpack(task: str, source: Any, column: str | None) -> tuple[list[Image.Image], np.ndarray, np.ndarray | None]:
     """Pictures, label of each, and split of each (or None)."""
     if isinstance(source, tuple):
         if len(source) not in (2, 3):
-            raise InputError(f"task {task!r}: give (images, labels) or (images, labels, split), not {len(source)} items")
+            raise InputError(
+                f"task {task!r}: give (images, labels) or (images, labels, split), not {len(source)} items"
+            )
         array, names = np.asarray(source[0]), np.asarray(source[1])
         split = np.asarray(source[2]) if len(source) == 3 else None
         if array.dtype != np.uint8 or array.ndim not in (3, 4):
             raise InputError(
-                f"task {task!r}: images of type {array.dtype} and shape {array.shape} cannot be used; give uint8 images "
-                "of shape (stimulus, y, x) or (stimulus, y, x, 3) with values 0–255"
+                f"task {task!r}: images of type {array.dtype} and shape {array.shape} cannot be used; give uint8 "
+                "images of shape (stimulus, y, x) or (stimulus, y, x, 3) with values 0–255"
             )
         if len(names) != len(array) or (split is not None and len(split) != len(array)):
             raise InputError(f"task {task!r}: {len(array)} images, but {len(names)} labels; give one label an image")
@@ -419,8 +430,8 @@ def _unpack(task: str, source: Any, column: str | None) -> tuple[list[Image.Imag
     if not found:
         hint = nearest(column, columns) if column is not None else f"there are: {', '.join(columns) or 'none'}"
         raise InputError(
-            f"task {task!r}: the stimuli {source.name!r} have no label column {column or ' or '.join(LABEL_COLUMNS)!r}; "
-            f"{hint}. Name it with labels={{{task!r}: …}}"
+            f"task {task!r}: the stimuli {source.name!r} have no label column {column or ' or '.join(LABEL_COLUMNS)!r}"
+            f"; {hint}. Name it with labels={{{task!r}: …}}"
         )
     return [source[i] for i in range(len(source))], columns[found[0]], columns.get(SPLIT_COLUMN)
 
@@ -443,16 +454,22 @@ def _split(
     return test
 
 
-def _load(name: str) -> Stimuli:
-    return plugins.load("actkit.data_specs", "actkit").load(name).stimuli
+def _load(task: str, entry: str | dict[str, Any]) -> Stimuli:
+    settings = {"dataset": entry} if isinstance(entry, str) else dict(entry)
+    name = settings.pop("dataset", None)
+    if not isinstance(name, str):
+        raise InputError(f"task {task!r} is {entry!r}, which names no data set; write NAME or {{dataset: NAME, …}}")
+    return plugins.load("actkit.data_specs", "actkit").load(name, **settings).stimuli
 
 
 def _configuration(tasks: Mapping[str, TaskData], options: TrainingOptions) -> dict[str, Any]:
     """Everything that determines the trained weights, apart from rounding."""
-    settings = {name: value for name, value in options.model_dump().items() if name not in ("name", "labels", "held_out")}
+    settings = {
+        name: value for name, value in options.model_dump().items() if name not in ("name", "labels", "held_out")
+    }
     return {
         "recipe": RECIPE,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "options": settings,
         "preprocessing": preprocessing(options.size).describe(),
         "tasks": [[name, task.sha256, list(task.classes)] for name, task in tasks.items()],
@@ -498,5 +515,3 @@ def _write_cache(folder: Path, key: str, module: torch.nn.Module, provenance: Ma
             os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-

@@ -74,12 +74,14 @@ def open_network(options: HuggingFaceOptions) -> Network:
         ) from error
     revision = getattr(model.config, "_commit_hash", None) or options.revision
     weights = "stored weights" if options.weights == "pretrained" else f"random initialisation, seed {options.seed}"
-    name = options.name or Path(options.model).name + ("" if options.weights == "pretrained" else f"-random{options.seed}")
+    name = options.name or Path(options.model).name + (
+        "" if options.weights == "pretrained" else f"-random{options.seed}"
+    )
     return wrap(model, processor, name=name, weights=weights, source=options.model, revision=revision)
 
 
 def wrap(
-    model: torch.nn.Module,
+    model: Any,
     processor: Any,
     *,
     name: str | None = None,
@@ -112,7 +114,7 @@ def wrap(
     InputError
         If the model takes no ``pixel_values``.
     """
-    tower = model
+    tower: Any = model
     if not _takes_images_first(model):
         tower = getattr(model, "vision_model", None)
         if tower is None or not _takes_images_first(tower):

@@ -81,8 +81,8 @@ class GaborEnergy(torch.nn.Module):
         super().__init__()
         if not frequencies or min(frequencies) <= 0 or max(frequencies) > size / 2:
             raise InputError(
-                f"Gabor frequencies {frequencies} do not fit images of {size} pixels: each must lie above 0 and at most "
-                f"at {size / 2:g} cycles per image, two pixels a cycle"
+                f"Gabor frequencies {frequencies} do not fit images of {size} pixels: each must lie above 0 and at "
+                f"most at {size / 2:g} cycles per image, two pixels a cycle"
             )
         if grid > size:
             raise InputError(f"a grid of {grid} cells a side does not fit images of {size} pixels; give at most {size}")
@@ -95,22 +95,24 @@ class GaborEnergy(torch.nn.Module):
                 # Even and odd part are the real and imaginary part of one kernel, kept in the weights as two planes.
                 self.register_buffer(name, _quadrature_pair(cycles / size, math.pi * k / orientations, ratio, size))
                 self.filters.append(name)
-        self.extent = max(getattr(self, name).shape[-1] for name in self.filters)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return energies of shape ``(stimulus, filter, grid, grid)`` for grey images ``(stimulus, 1, y, x)``."""
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
-                f"the Gabor bank takes grey images of shape (1, {self.size}, {self.size}), not {tuple(images.shape[1:])}"
+                f"the Gabor bank takes grey images (1, {self.size}, {self.size}), not {tuple(images.shape[1:])}"
             )
-        side = _fast_length(self.size + self.extent - 1)
-        spectrum = torch.fft.fft2(images[:, 0], s=(side, side))
         maps = []
+        spectra: dict[int, torch.Tensor] = {}
         for name in self.filters:
             pair = getattr(self, name)
             half = pair.shape[-1] // 2
+            # The convolution is circular; with this margin only rows and columns that are cut off wrap around.
+            side = _fast_length(self.size + half)
+            if side not in spectra:
+                spectra[side] = torch.fft.fft2(images[:, 0], s=(side, side))
             kernel = torch.fft.fft2(torch.complex(pair[0], pair[1]), s=(side, side))
-            response = torch.fft.ifft2(spectrum * kernel)[:, half : half + self.size, half : half + self.size]
+            response = torch.fft.ifft2(spectra[side] * kernel)[:, half : half + self.size, half : half + self.size]
             maps.append(torch.nn.functional.adaptive_avg_pool2d(response.abs(), self.grid))
         return torch.stack(maps, dim=1)
 

@@ -237,7 +237,7 @@ class Recorder:
         self._row = 0
         self._first = 0
         self._count = 0
-        self._cpu = self.network.device.type == "cpu"
+        self._cuda = self.network.device.type == "cuda"
 
     @contextmanager
     def running(self) -> Iterator[Callable[[torch.Tensor, Buffer, int, int], None]]:
@@ -269,7 +269,7 @@ class Recorder:
                         failed = str(error)
                     if failed is not None:  # outside the handler: the traceback holds on to the memory
                         self._halve(size, first + done, failed)
-                if not self._cpu:
+                if self._cuda:
                     buffer.event = torch.cuda.Event()
                     buffer.event.record()
 
@@ -287,7 +287,7 @@ class Recorder:
                 f"layer {name!r} gives shape {tuple(rows.shape)} for a batch of {self._count}, and the plan says "
                 f"{tuple(target.shape)}; its output depends on the stimuli, so it cannot be recorded as one array"
             )
-        if self._cpu:
+        if not self._cuda:
             target.copy_(rows)
             if not self.keep_nan and not np.isfinite(float(target.sum())):
                 self._refuse_nan(name, target, self._first)
@@ -335,7 +335,7 @@ class Recorder:
     def _halve(self, size: int, first: int, reason: str) -> None:
         """Go on with half the batch after one that did not fit in memory."""
         gc.collect()
-        if not self._cpu:
+        if self._cuda:
             torch.cuda.empty_cache()
         if size == 1:
             raise ActkitError(

@@ -203,9 +203,7 @@ def _plan(
     return plan_store(store, shapes, names, block, dict(labels), provenance, identity, options.dtype)
 
 
-def _ids(
-    source: Any, ids: Any, options: ImportOptions, n_rows: int
-) -> tuple[list[str], Mapping[str, np.ndarray], str]:
+def _ids(source: Any, ids: Any, options: ImportOptions, n_rows: int) -> tuple[list[str], Mapping[str, np.ndarray], str]:
     labels: Mapping[str, np.ndarray] = {}
     if ids is not None and options.ids_key is not None:
         raise InputError("ids= and ids_key= both say what the rows are; give one of them")
@@ -219,7 +217,11 @@ def _ids(
     elif isinstance(ids, str | Path):
         names, origin = read_id_file(ids), Path(ids).name
     elif hasattr(ids, "ids") and hasattr(ids, "labels"):
-        names, labels, origin = [str(name) for name in ids.ids], ids.labels, f"stimuli {ids.name!r}, same order as the rows"
+        names, labels, origin = (
+            [str(name) for name in ids.ids],
+            ids.labels,
+            f"stimuli {ids.name!r}, same order as the rows",
+        )
     else:
         names, origin = [str(name) for name in ids], "given by the caller"
     if len(names) != n_rows:
@@ -245,7 +247,9 @@ def _common_rows(features: Mapping[str, _Features]) -> int:
     counts = {name: feature.shape[0] for name, feature in features.items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{name!r}: {count}" for name, count in counts.items())
-        raise InputError(f"the arrays differ in their number of rows ({shown}); choose those of one recording with key=")
+        raise InputError(
+            f"the arrays differ in their number of rows ({shown}); choose those of one recording with key="
+        )
     n_rows = next(iter(counts.values()))
     if n_rows == 0:
         raise InputError("the features have no rows, so there is nothing to import")
@@ -351,7 +355,9 @@ def _chosen(arrays: dict[str, Any], source: Any, options: ImportOptions) -> dict
         if numeric and (keys is not None or array.ndim >= 2):
             loaded[name] = array
     if not loaded:
-        raise InputError(f"{where} holds no numeric array with two or more axes (it has: {', '.join(arrays) or 'nothing'})")
+        raise InputError(
+            f"{where} holds no numeric array with two or more axes (it has: {', '.join(arrays) or 'nothing'})"
+        )
     names = options.layer or list(loaded)
     if len(names) != len(loaded) or len(set(names)) != len(names):
         raise InputError(f"layer= names {names} for the arrays {list(loaded)}; give one different name an array")

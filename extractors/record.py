@@ -352,11 +352,12 @@ def _on_device(network: Network, options: RecordOptions) -> Iterator[None]:
     spread = len({tensor.device for tensor in network._tensors()}) > 1
     move = device != before and not spread and not (device.index is None and device.type == before.type)
     precision = torch.get_float32_matmul_precision()
+    plain = all(tensor.is_contiguous() for tensor in network.module.parameters())
     try:
         if move:
             network.module.to(device)
         if options.channels_last:
-            network.module.to(memory_format=torch.channels_last)
+            network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device.type == "cuda":
             torch.set_float32_matmul_precision("highest")
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
@@ -365,8 +366,8 @@ def _on_device(network: Network, options: RecordOptions) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        if options.channels_last:
-            network.module.to(memory_format=torch.contiguous_format)
+        if options.channels_last and plain:
+            network.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if move:
             network.module.to(before)
 
@@ -393,7 +394,7 @@ def _prepare(
         layer.name: Recipe(infos[layer.name], reducers[layer.name], layer.shape, layer.dtype == "float16")
         for layer in planned
     }
-    used = {"reduce": options.reduce, "dtype": options.dtype, "batch": batch, "block": block}
+    used: dict[str, Any] = {"reduce": options.reduce, "dtype": options.dtype, "batch": batch, "block": block}
     used |= {"chunk": parse_bytes(options.chunk), "channels_last": options.channels_last}
     used["device"] = request["options"]["device"]
     if options.reduce in ("projection", "pca"):

@@ -59,23 +59,31 @@ def open_network(options: TimmOptions) -> Network:
             f"({getattr(config, 'url', None)!r}) would be unpickled. Download the file yourself and open it with the "
             "extractor 'checkpoint' (architecture='timm:…', file=…)"
         )
-    with seeded(options.seed):
-        module = timm.create_model(options.model, pretrained=options.pretrained)
+    try:
+        with seeded(options.seed):
+            module = timm.create_model(options.model, pretrained=options.pretrained)
+    except OSError as error:
+        raise InputError(
+            f"the weights of {options.model!r} cannot be fetched from the hub: {str(error).splitlines()[0]}. "
+            "Check the network, or open a file of your own with the extractor 'checkpoint'"
+        ) from error
     data_config = resolve_model_data_config(module)
     preprocess = from_transforms(create_transform(**data_config, is_training=False), "timm.create_transform")
     channels, height, width = data_config["input_size"]
     if channels != 3:
-        raise InputError(f"{options.model} takes {channels} channels, and stimuli have three; wrap it in actkit.Network")
+        raise InputError(
+            f"{options.model} takes {channels} channels, and stimuli have three; wrap it in actkit.Network"
+        )
     provenance: dict[str, Any] = {
         "extractor": "timm",
         "architecture": f"timm: {family}",
-        "weights": f"timm: {config.hf_hub_id}" if options.pretrained else f"random initialisation, seed {options.seed}",
+        "weights": f"timm: {config.hf_hub_id}"
+        if options.pretrained and config
+        else f"random initialisation, seed {options.seed}",
         "preprocessing_of": f"timm: {family}{'.' + config.tag if config and config.tag else ''}",
         "licence": config.license if options.pretrained and config else None,
         "data_config": {name: list(v) if isinstance(v, tuple) else v for name, v in data_config.items()},
         "preprocessing": preprocess.describe(),
     }
     name = options.name or options.model + ("" if options.pretrained else f"-random{options.seed}")
-    return Network(
-        module.eval(), preprocess, name=name, input_shape=(channels, height, width), provenance=provenance
-    )
+    return Network(module.eval(), preprocess, name=name, input_shape=(channels, height, width), provenance=provenance)

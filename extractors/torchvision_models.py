@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import torch
@@ -60,8 +61,7 @@ def open_network(options: TorchvisionOptions) -> Network:
     with seeded(options.seed):
         module = models.get_model(options.model, weights=None, **builder_arguments(options.model, entry))
     if trained:
-        # Not through the builder: it would unpickle the downloaded file.
-        load_into(module, entry.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True))
+        load_into(module, _download(entry))
     preprocess = preprocessing_of(entry)
     provenance = {
         "extractor": "torchvision",
@@ -73,9 +73,7 @@ def open_network(options: TorchvisionOptions) -> Network:
         "preprocessing": preprocess.describe(),
     }
     name = options.name or options.model + ("" if trained else f"-random{options.seed}")
-    return Network(
-        module.eval(), preprocess, name=name, input_shape=preprocess.output_shape, provenance=provenance
-    )
+    return Network(module.eval(), preprocess, name=name, input_shape=preprocess.output_shape, provenance=provenance)
 
 
 def preprocessing_of(entry: Any) -> Preprocessing | ForeignPreprocessing:
@@ -128,6 +126,18 @@ def builder_arguments(model: str, entry: Any) -> dict[str, Any]:
     if model.startswith("vit_"):
         arguments["image_size"] = entry.meta["min_size"][0]
     return arguments
+
+
+def _download(entry: Any) -> dict[str, torch.Tensor]:
+    """Fetch trained weights into torch's cache, or read them there; not through the builder, which would unpickle."""
+    try:
+        return entry.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"the weights {entry} from {entry.url} cannot be loaded: {str(error).splitlines()[0]}. Check the network, "
+            "remove a damaged file from torch's cache (TORCH_HOME), or open a file of your own with the extractor "
+            "'checkpoint'"
+        ) from error
 
 
 def _models() -> Any:

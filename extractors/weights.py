@@ -28,7 +28,9 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 class NetworkOptions(Options):
     """Options that every extractor shares."""
 
-    name: str | None = Field(None, description="Name of the network in stores, tables and figures; none: from the model.")
+    name: str | None = Field(
+        None, description="Name of the network in stores, tables and figures; none: from the model."
+    )
 
 
 class SeededOptions(NetworkOptions):
@@ -175,7 +177,9 @@ def _load_tensors_only(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what cannot be read is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "")
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), ""
+        )
         raise InputError(
             f"{str(path)!r} is not a plain state dict: loading it would unpickle objects, and a pickle can run any "
             f"code, so it was refused{f' ({reason})' if reason else ''}. Where you trust it, save its weights alone: "
@@ -216,7 +220,9 @@ def _find_state(content: Any, key: str | None, path: Path) -> dict[str, torch.Te
 
 
 def _is_state(content: Any) -> bool:
-    return isinstance(content, Mapping) and len(content) > 0 and all(isinstance(v, torch.Tensor) for v in content.values())
+    return (
+        isinstance(content, Mapping) and len(content) > 0 and all(isinstance(v, torch.Tensor) for v in content.values())
+    )
 
 
 def _without_prefix(state: dict[str, torch.Tensor], prefix: str | None) -> dict[str, torch.Tensor]:

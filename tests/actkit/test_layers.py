@@ -331,7 +331,7 @@ def test_unrecordable_layers_are_left_out_of_patterns_and_refused_by_name():
     net = Kinds()
     layers = list_layers(net, torch.rand(3, 6))
     assert not {"text", "constant", "similarity"} & set(select_layers(layers, "**", module=net))
-    with pytest.raises(LayerError, match="'constant' of Kinds cannot be recorded: .*no batch axis"):
+    with pytest.raises(LayerError, match=r"'constant' of Kinds cannot be recorded: .*no batch axis"):
         select_layers(layers, "constant", module=net)
 
 

@@ -46,7 +46,8 @@ def test_tensor_backend_equals_torch_and_clamps():
     image = noise(300, 180)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     raw = torch.nn.functional.interpolate(pixels[None], (224, 224), mode="bicubic", antialias=True)[0]
-    assert raw.min() < 0 and raw.max() > 255  # the overshoot that the clamp is for
+    assert raw.min() < 0
+    assert raw.max() > 255  # the overshoot that the clamp is for
     assert torch.equal(Preprocessing(**LITE)(image), (raw.clamp(0, 255) - 127) / 128)
 
 
@@ -75,7 +76,9 @@ def test_without_antialias_the_result_differs():
     assert (Preprocessing(**settings)(image) - Preprocessing(**settings, antialias=False)(image)).abs().max() > 0.1
 
 
-@pytest.mark.parametrize(("size", "expected"), [((500, 375), (256, 341)), ((375, 500), (341, 256)), ((64, 64), (256, 256))])
+@pytest.mark.parametrize(
+    ("size", "expected"), [((500, 375), (256, 341)), ((375, 500), (341, 256)), ((64, 64), (256, 256))]
+)
 def test_short_side_keeps_the_aspect_ratio(size, expected):
     assert Preprocessing(resize=256)(noise(*size)).shape[1:] == expected
 

@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -100,10 +101,8 @@ class Extractions:
         begun = time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
-            try:
+            with suppress(ProcessLookupError):  # it may have ended
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it had ended
         return int(self.server.stdout.readline()), time.monotonic() - begun
 
 

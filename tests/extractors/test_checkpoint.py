@@ -70,7 +70,10 @@ def test_safetensors_and_state_dicts(package, tmp_path):
 def test_attributes_of_a_module(package, tmp_path):
     save_file(package.Small(2).state_dict(), tmp_path / "w.safetensors")
     network = open_network(
-        "checkpoint", architecture="my_nets:Zoo.small", file=str(tmp_path / "w.safetensors"), preprocessing=PREPROCESSING
+        "checkpoint",
+        architecture="my_nets:Zoo.small",
+        file=str(tmp_path / "w.safetensors"),
+        preprocessing=PREPROCESSING,
     )
     assert network.module.head.out_features == 2
 
@@ -82,7 +85,9 @@ def test_a_malicious_checkpoint_is_not_run(package, tmp_path):
 
     torch.save({"state_dict": package.Small().state_dict(), "note": Bomb()}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match=r"bad\.pt.*refused"):
-        open_network("checkpoint", architecture="my_nets:Small", file=str(tmp_path / "bad.pt"), preprocessing=PREPROCESSING)
+        open_network(
+            "checkpoint", architecture="my_nets:Small", file=str(tmp_path / "bad.pt"), preprocessing=PREPROCESSING
+        )
     assert not (tmp_path / "boom").exists()
 
 
@@ -107,7 +112,7 @@ def test_preprocessing_is_never_guessed(package, tmp_path):
     settings = {"architecture": "my_nets:Small", "file": str(tmp_path / "w.safetensors")}
     with pytest.raises(InputError, match="preprocessing of 'my_nets:Small' is not known"):
         open_network("checkpoint", **settings)
-    with pytest.raises(InputError, match="'preprocessing'.*unknown option 'resise'; nearest: 'resize'"):
+    with pytest.raises(InputError, match=r"'preprocessing'.*unknown option 'resise'; nearest: 'resize'"):
         open_network("checkpoint", preprocessing={"resise": 3}, **settings)
 
 
@@ -130,7 +135,9 @@ def test_torchvision_architecture(torchvision, tmp_path, pictures):
     model = torchvision.models.squeezenet1_1(weights=None, num_classes=5)
     save_file(model.state_dict(), tmp_path / "mine.safetensors")
     file = str(tmp_path / "mine.safetensors")
-    network = open_network("checkpoint", architecture="torchvision:squeezenet1_1", file=file, arguments={"num_classes": 5})
+    network = open_network(
+        "checkpoint", architecture="torchvision:squeezenet1_1", file=file, arguments={"num_classes": 5}
+    )
     assert network.input_shape == (3, 224, 224)
     assert torch.equal(network.module.classifier[1].weight, model.classifier[1].weight)
     theirs = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.transforms()

@@ -9,7 +9,7 @@ import torch
 from actkit import open_network
 from actkit.errors import InputError
 from actkit.extractors import dual_task_cnn
-from actkit.extractors.dual_task_cnn import DualTaskCNN, prepare_tasks, train
+from actkit.extractors.dual_task_cnn import prepare_tasks, train
 from actkit.stimuli import Stimuli
 
 SMALL = {"size": 16, "channels": [6, 8], "units": 24, "batch": 32}
@@ -58,22 +58,34 @@ def test_one_softmax_over_the_union(trained, tasks):
     assert right == trained.provenance["tasks"]["columns"]["held_out_accuracy"]
 
 
-def test_untrained_is_at_chance(tasks):
-    prepared = prepare_tasks(tasks, 16, 0.2, 0)["rows"]
-    accuracy = dual_task_cnn.evaluate(DualTaskCNN(16, [6, 8], 24, 6), prepared.images, prepared.labels)
-    assert accuracy < 0.6
+def test_untrained_is_at_chance(tasks, trained):
+    network = train(tasks, epochs=0, **SMALL)
+    assert network.provenance["weights"] == "untrained, seed 0"
+    assert [layer.shape for layer in network.layers()] == [layer.shape for layer in trained.layers()]
+    for name, task in network.provenance["tasks"].items():
+        assert task["train_accuracy"] < 0.5, name
+        assert task["n_train"] == trained.provenance["tasks"][name]["n_train"]
 
 
 def test_same_seed_same_bits(trained, tasks):
     again = train(tasks, seed=0, epochs=12, **SMALL)
     assert again.weights_sha256 == trained.weights_sha256
     assert again.provenance == trained.provenance
-    assert train(tasks, seed=1, epochs=1, **SMALL).weights_sha256 != train(tasks, seed=2, epochs=1, **SMALL).weights_sha256
+    assert (
+        train(tasks, seed=1, epochs=1, **SMALL).weights_sha256 != train(tasks, seed=2, epochs=1, **SMALL).weights_sha256
+    )
 
 
 def test_layers_read_well(trained):
     names = [layer.name for layer in trained.layers()]
-    leaves = ["features.conv1", "features.relu1", "features.pool1", "features.conv2", "features.relu2", "features.pool2"]
+    leaves = [
+        "features.conv1",
+        "features.relu1",
+        "features.pool1",
+        "features.conv2",
+        "features.relu2",
+        "features.pool2",
+    ]
     assert [name for name in names if name in leaves] == leaves
     assert [name for name in names if "." not in name] == ["features", "fc1", "fc1_relu", "head", "output"]
     assert trained.input_shape == (1, 16, 16)
@@ -149,6 +161,25 @@ def test_a_damaged_cache_is_trained_again(tasks, tmp_path, damage):
     assert again.weights_sha256 == first.weights_sha256
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert dual_task_cnn._read_cache(folder, json.loads((folder / "network.json").read_text())["key"]) is not None
+
+
+def test_data_sets_by_name(tmp_path, monkeypatch, tasks):
+    """Names and options go to the catalogue of data sets."""
+    asked = []
+    images, labels = tasks["rows"]
+
+    class Catalogue:
+        @staticmethod
+        def load(name, **options):
+            asked.append((name, options))
+            return type("DataSet", (), {"stimuli": Stimuli.from_array(images, labels={"digit": labels})})
+
+    monkeypatch.setattr(dual_task_cnn.plugins, "load", lambda group, name: Catalogue)
+    settings = {"epochs": 1, "cache": str(tmp_path), **SMALL}
+    dual_task_cnn.open_network(tasks={"a": "one", "b": {"dataset": "two", "n": 3}}, **settings)
+    assert asked == [("one", {}), ("two", {"n": 3})]
+    with pytest.raises(InputError, match="names no data set"):
+        dual_task_cnn.open_network(tasks={"a": {"n": 3}}, **settings)
 
 
 def test_training_touches_no_global_generator(tasks):

@@ -63,7 +63,8 @@ def test_energy_ignores_phase_and_knows_frequency_and_orientation():
     for f, cycles in enumerate((4.0, 8.0, 16.0)):
         for o in range(4):
             responses = [
-                bank(grating(64, cycles, np.pi * o / 4, phase))[0, :, 0, 0] / torch.tensor([4.0, 8, 16]).repeat_interleave(4)
+                bank(grating(64, cycles, np.pi * o / 4, phase))[0, :, 0, 0]
+                / torch.tensor([4.0, 8, 16]).repeat_interleave(4)
                 for phase in (0.0, 1.0, 2.0)
             ]
             assert all(int(r.argmax()) == 4 * f + o for r in responses)
@@ -93,13 +94,13 @@ def test_gabor_network(pictures):
 
 
 def test_impossible_banks_are_refused():
-    with pytest.raises(InputError, match="at most at 16 cycles"):
+    with pytest.raises(InputError, match="most at 16 cycles"):
         open_network("gabor", size=32, frequencies=[17.0])
     with pytest.raises(InputError, match="above 0"):
         open_network("gabor", size=32, frequencies=[], grid=4)
     with pytest.raises(InputError, match="grid of 33"):
         open_network("gabor", size=32, frequencies=[4.0], grid=33)
-    with pytest.raises(InputError, match=r"shape \(1, 224, 224\)"):
+    with pytest.raises(InputError, match=r"grey images \(1, 224, 224\)"):
         open_network("gabor").module(torch.zeros(1, 3, 224, 224))
 
 

@@ -43,7 +43,7 @@ def test_channel_summaries_of_tokens_videos_and_vectors():
 def test_johnson_lindenstrauss_bound():
     assert johnson_lindenstrauss(1000, 0.1) == 5921
     assert johnson_lindenstrauss(1000, 0.5) == np.ceil(4 * np.log(1000) / (0.125 - 0.125 / 3))
-    with pytest.raises(InputError, match="eps is 1.5"):
+    with pytest.raises(InputError, match=r"eps is 1\.5"):
         johnson_lindenstrauss(10, 1.5)
 
 

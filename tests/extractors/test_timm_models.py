@@ -81,3 +81,12 @@ def test_weights_outside_the_hub_are_refused(timm, monkeypatch):
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
     with pytest.raises(InputError, match=r"would be unpickled.*checkpoint"):
         open_network("timm", model="resnet18", pretrained=True)
+
+
+def test_no_network_is_answered(timm, monkeypatch):
+    def offline(name, pretrained):
+        raise ConnectionError("name resolution failed")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputError, match=r"cannot be fetched.*name resolution failed.*checkpoint"):
+        open_network("timm", model="resnet18", pretrained=True)

@@ -66,7 +66,7 @@ def test_trained_weights_come_without_unpickling(torchvision, tmp_path, monkeypa
             return (open, (str(tmp_path / "boom"), "w"))
 
     torch.save({"features.0.weight": Bomb()}, file)
-    with pytest.raises(Exception, match="(?i)weights"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         open_network("torchvision", model="squeezenet1_1", weights="DEFAULT")
     assert not (tmp_path / "boom").exists()
 
@@ -89,7 +89,7 @@ def test_architecture_is_what_the_builder_makes_for_its_weights(torchvision, mon
 
 
 def test_unknown_names_are_answered(torchvision):
-    with pytest.raises(InputError, match="nearest: .*'resnet18'"):
+    with pytest.raises(InputError, match=r"nearest: .*'resnet18'"):
         open_network("torchvision", model="resnet81")
     with pytest.raises(InputError, match="no classification model 'fasterrcnn_resnet50_fpn'"):
         open_network("torchvision", model="fasterrcnn_resnet50_fpn")

@@ -76,7 +76,11 @@ def test_state_dicts_inside_checkpoints(tmp_path):
 def test_files_that_are_no_weights(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    for name, words in [("missing.pt", "no weights file"), ("text.pt", "refused|neither"), ("tensor.pt", "holds a Tensor")]:
+    for name, words in [
+        ("missing.pt", "no weights file"),
+        ("text.pt", "refused|neither"),
+        ("tensor.pt", "holds a Tensor"),
+    ]:
         with pytest.raises(InputError, match=words):
             load_state_dict(tmp_path / name)
 
@@ -94,7 +98,7 @@ def test_named_prefix():
     left = load_into(target, state, strict=False, prefix="backbone")
     assert left == {"missing": [], "unexpected": ["head.bias"]}
     assert same(target.state_dict(), source.state_dict())
-    with pytest.raises(InputError, match="no weight's name starts with the prefix 'trunk.'"):
+    with pytest.raises(InputError, match=r"no weight's name starts with the prefix 'trunk\.'"):
         load_into(target, state, prefix="trunk")
 
 
