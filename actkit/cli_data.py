@@ -104,4 +104,4 @@ def fetch(dataset: str, quiet: bool) -> None:
       actkit data fetch kriegeskorte2008_92images
     """
     path = _holding(dataset).fetch(dataset, progress=False if quiet else None)
-    click.echo(f"{dataset}: fetched and checked, in {path}")
+    click.echo(f"{dataset}: fetched and checked, in {path}" if path else f"{dataset}: needs no files, it is ready to use")

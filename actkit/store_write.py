@@ -53,6 +53,10 @@ from actkit.store_plan import LayerPlan, StorePlan
 if TYPE_CHECKING:
     from actkit.store_read import ActivationStore
 
+# A store of this size or more is written past the page cache: it would push everything else out, and copying it
+# there costs the processor time that the network needs. A smaller one stays cached for the analysis that follows.
+_PAST_CACHE_STORE_BYTES = 2 * 10**9
+
 # Threads mostly wait for the disk: several waiting at once share one commit of its journal.
 _WRITE_THREADS = 8
 
@@ -200,6 +204,9 @@ class StoreWriter:
     ----------
     plan : StorePlan
         What is being written.
+    past_cache : bool
+        Whether chunk files go past the operating system's page cache, where it allows that; true for stores of
+        2 GB or more. The bytes on disk do not depend on it.
     """
 
     def __init__(
@@ -211,6 +218,7 @@ class StoreWriter:
         finished: bool = False,
     ) -> None:
         self.plan = plan
+        self.past_cache = plan.bytes >= _PAST_CACHE_STORE_BYTES
         self._journal = journal
         self._blocks: dict[int, Any] = dict(blocks)
         self._finished = finished
@@ -474,7 +482,7 @@ class StoreWriter:
             values = _centred(table.layer, values, self._centres[table.layer][first:end])
         elif values.dtype != table.dtype:
             values = values.astype(table.dtype)
-        table.write(i, j, values)
+        table.write(i, j, values, self.past_cache)
 
     def _log(self, line: Mapping[str, Any], text: str | None = None) -> None:
         """One journal line; on a full disk the reserve is given up for it."""

@@ -13,7 +13,8 @@ import os
 import shutil
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +220,8 @@ def train(tasks: Mapping[str, Any], progress: bool | None = None, *, options: Tr
     """Train a network on several tasks at once, one softmax over the union of their classes.
 
     Every step takes the same number of images from each task; Adam with a one-cycle learning rate minimises the
-    cross-entropy. The same options, data, version of torch and number of threads give the same weights, bit for bit.
+    cross-entropy. Training runs on one thread (more would gain little at this size, and round differently), so the
+    same options, data and version of torch give the same weights, bit for bit, on one kind of processor.
 
     Parameters
     ----------
@@ -329,6 +331,24 @@ def _fit(
     tasks: Mapping[str, TaskData], options: TrainingOptions, progress: bool | None
 ) -> tuple[DualTaskCNN, dict[str, Any]]:
     """Train, and measure what was learnt."""
+    with _one_thread():
+        return _fit_alone(tasks, options, progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch's operators on the calling thread, and give the threads back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_alone(
+    tasks: Mapping[str, TaskData], options: TrainingOptions, progress: bool | None
+) -> tuple[DualTaskCNN, dict[str, Any]]:
     offsets = dict(zip(tasks, np.cumsum([0] + [len(task.classes) for task in tasks.values()]).tolist(), strict=False))
     n_classes = sum(len(task.classes) for task in tasks.values())
     with seeded(options.seed):
@@ -382,7 +402,6 @@ def _fit(
             "optimiser": "Adam, one cycle",
             "steps": total,
             "torch": str(torch.__version__),
-            "threads": torch.get_num_threads(),
         },
         "preprocessing": preprocessing(options.size).describe(),
     }

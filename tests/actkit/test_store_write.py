@@ -350,7 +350,7 @@ def test_the_journal_has_room_on_a_full_disk(plan, monkeypatch):
 
 
 def test_any_other_failure_of_the_disk_keeps_its_own_name(plan, monkeypatch):
-    def broken(self, i, j, values):
+    def broken(self, i, j, values, past_cache):
         raise OSError(errno.EIO, "Input/output error")
 
     with create_store(plan) as writer:
@@ -428,3 +428,39 @@ def test_spaces_and_absolute_paths_do_not_enter_the_bytes(plan, tmp_path):
     assert first == second
     assert json.loads(first["zarr.json"])["attributes"]["identity"] == "abc"
     assert store_from_arrays(tmp_path / "u.zarr", {"fc": np.ones((3, 2))}).identity
+
+
+def written_chunks(folder, past_cache):
+    """A store with full, edge and small chunks, written one way or the other."""
+    random = np.random.default_rng(3)
+    shapes = {"wide": (20, 40, 50, 50), "small": (20, 7)}
+    arrays = {name: random.normal(size=shape).astype("f4") for name, shape in shapes.items()}
+    layers = {name: (values.shape[1:], None) for name, values in arrays.items()}
+    plan = plan_store(folder / f"{past_cache}.zarr", layers, [str(k) for k in range(20)], block=8)
+    with create_store(plan) as writer:
+        assert writer.past_cache is False  # by default only where a store is large
+        writer.past_cache = past_cache
+        for index in range(plan.n_blocks):
+            start, stop = plan.block_rows(index)
+            writer.write_block(index, {name: values[start:stop] for name, values in arrays.items()})
+        writer.complete()
+    return {str(file.relative_to(plan.path)): file.read_bytes() for file in plan.path.rglob("*") if file.is_file()}
+
+
+def test_writing_past_the_cache_gives_the_same_bytes(tmp_path):
+    assert written_chunks(tmp_path, True) == written_chunks(tmp_path, False)
+
+
+def test_a_file_system_without_direct_io_is_written_the_ordinary_way(tmp_path, monkeypatch):
+    plain, refused = os.open, []
+
+    def without(path, flags, *rest, **more):
+        if flags & os.O_DIRECT:
+            refused.append(path)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return plain(path, flags, *rest, **more)
+
+    expected = written_chunks(tmp_path, False)
+    monkeypatch.setattr(os, "open", without)
+    assert written_chunks(tmp_path, True) == expected
+    assert refused

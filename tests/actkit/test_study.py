@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,7 @@ from actkit.study_workshop import grouped
 N = 10
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def make(tmp_path: Path) -> Path:
     """Pictures in two categories, simulated subjects who see the categories, and a study of two networks."""
     rng = np.random.default_rng(0)
     for kind in ("animal", "tool"):
@@ -42,8 +43,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The study, not yet run."""
+    return make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study after a run, to be looked at and copied."""
+    folder = make(tmp_path_factory.mktemp("finished"))
+    run(folder / "study.yaml", folder / "out", progress=False)
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished study: nothing in it hangs on where it lies."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
 STUDY = {
     "study": "small",
+    "record": {"batch": 1, "memory": "10kB"},
     "networks": [{"extractor": "gabor", "size": 16, "frequencies": [2.0, 4.0], "grid": 4}, {"extractor": "pixels", "size": 8, "control": True}],
     "stimuli": "pictures",
     "models": [{"label": "category", "name": "kinds"}],
@@ -70,43 +92,43 @@ def digests(out: Path) -> dict[str, str]:
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_study_makes_stores_results_figures_tables_and_a_report(folder: Path) -> None:
-    done = run(folder / "study.yaml", folder / "out", progress=False)
-    assert done.computed == tuple(step.id for step in done.plan.steps)
-    for step in done.plan.steps:
+def comparable(files: dict[str, str]) -> dict[str, str]:
+    """Leave out the notes of a store: when, how and in how many goes it was recorded. What was recorded stays."""
+    return {name: digest for name, digest in files.items() if not name.endswith("zarr.json") and "journal" not in name}
+
+
+def test_a_study_makes_stores_results_figures_tables_and_a_report(finished: Path) -> None:
+    again = run(finished / "study.yaml", finished / "out", dry_run=True)
+    for step in again.plan.steps:
         for name in step.outputs:
-            assert (folder / "out" / name).exists(), name
-    result = load(folder / "out" / "results" / "rsa_people.nc")
+            assert (finished / "out" / name).exists(), name
+    result = load(finished / "out" / "results" / "rsa_people.nc")
     assert list(result["model"].values) == ["gabor/output", "pixels", "kinds"]
     assert list(result["kind"].values) == ["layer", "control", "model"]
     assert float(result["mean"].sel(model="kinds")) > float(result["mean"].sel(model="pixels"))
-    html = (folder / "out" / "report.html").read_text()
+    html = (finished / "out" / "report.html").read_text()
     assert "simulated" in html
-    assert html.count("<img") >= 3
-    assert (folder / "out" / "study.yaml").read_text() == (folder / "study.yaml").read_text()
-    assert set(done.stores()) == {"gabor", "pixels"}
+    assert html.count("<img") == 2
+    assert (finished / "out" / "study.yaml").read_text() == (finished / "study.yaml").read_text()
+    assert set(again.stores()) == {"gabor", "pixels"}
+    assert set(again.results) >= {"rsa people", "decoding gabor category"}
 
 
-def test_a_second_run_computes_nothing_and_another_folder_gets_the_same_bytes(folder: Path) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    before = digests(folder / "out")
-    again = run(folder / "study.yaml", folder / "out", progress=False)
-    assert again.computed == ()
-    assert digests(folder / "out") == before
-    run(folder / "study.yaml", folder / "other", progress=False)
-    theirs = digests(folder / "other")
-    # Stores note when and by which command they were recorded; what was recorded is compared chunk by chunk.
-    notes = {name for name in before if name.endswith("zarr.json") or "journal" in name}
-    assert {name: before[name] for name in before.keys() - notes} == {name: theirs[name] for name in theirs.keys() - notes}
+def test_another_run_computes_nothing_and_another_folder_gets_the_same_bytes(done: Path) -> None:
+    before = digests(done / "out")
+    assert run(done / "study.yaml", done / "out", progress=False).computed == ()
+    assert digests(done / "out") == before
+    run(done / "study.yaml", done / "other", progress=False)
+    assert comparable(digests(done / "other")) == comparable(before)
 
 
-def test_the_dry_run_writes_nothing_and_says_what_is_there(folder: Path) -> None:
+def test_the_dry_run_writes_nothing_and_says_what_is_there(folder: Path, finished: Path) -> None:
     plan = run(folder / "study.yaml", folder / "out", dry_run=True).plan
     assert not (folder / "out").exists()
-    assert plan["record gabor"].bytes == N * 12 * 4 * 4 * 4
+    assert plan["record gabor"].bytes is not None
+    assert plan["record gabor"].bytes >= N * 12 * 4 * 4 * 4
     assert "to record" in plan.describe()
-    run(folder / "study.yaml", folder / "out", progress=False)
-    words = run(folder / "study.yaml", folder / "out", dry_run=True).plan.describe()
+    words = run(finished / "study.yaml", finished / "out", dry_run=True).plan.describe()
     assert "all there" in words
     assert "to do" not in words
 
@@ -123,60 +145,55 @@ def test_the_dry_run_writes_nothing_and_says_what_is_there(folder: Path) -> None
             {"networks": [STUDY["networks"][0], {**STUDY["networks"][1], "size": 4}]},
             {
                 "network pixels", "record pixels", "rdm pixels correlation", "rsa people", "figures rsa people",
-                "decoding pixels category", "figures decoding pixels category", "report",
+                "decoding pixels category", "figures decoding category", "report",
             },
         ),
         ({"models": [{"label": "category", "name": "other"}]}, {"rsa people", "figures rsa people", "report"}),
     ],
 )  # fmt: skip
-def test_a_change_runs_again_only_what_depends_on_it(folder: Path, changes: dict, computed: set[str]) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    write(folder, change(STUDY, **changes))
-    assert set(run(folder / "study.yaml", folder / "out", progress=False).computed) == computed
+def test_a_change_runs_again_only_what_depends_on_it(done: Path, changes: dict, computed: set[str]) -> None:
+    write(done, change(STUDY, **changes))
+    assert set(run(done / "study.yaml", done / "out", progress=False).computed) == computed
 
 
-def test_a_changed_picture_reaches_every_result_though_its_name_is_the_same(folder: Path) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    before = load(folder / "out" / "results" / "rdm_pixels_correlation.nc")
+def test_a_changed_picture_reaches_every_result_though_its_name_is_the_same(done: Path) -> None:
+    before = load(done / "out" / "results" / "rdm_pixels_correlation.nc")
     Image.fromarray(np.full((16, 16, 3), 200, np.uint8) - np.arange(16, dtype=np.uint8)[:, None]).save(
-        folder / "pictures" / "tool" / "tool0.png"
+        done / "pictures" / "tool" / "tool0.png"
     )
-    done = run(folder / "study.yaml", folder / "out", progress=False)
-    assert not any(step.startswith("network") for step in done.computed)
-    assert {"record pixels", "rsa people", "report"} <= set(done.computed)
-    after = load(folder / "out" / "results" / "rdm_pixels_correlation.nc")
+    ran = run(done / "study.yaml", done / "out", progress=False)
+    assert not any(step.startswith("network") for step in ran.computed)
+    assert {"record pixels", "rsa people", "report"} <= set(ran.computed)
+    after = load(done / "out" / "results" / "rdm_pixels_correlation.nc")
     assert not np.array_equal(before["dissimilarity"], after["dissimilarity"])
 
 
-def test_changed_data_reach_the_comparison(folder: Path) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    people = load(folder / "people.nc")
-    save(people.assign(dissimilarity=people["dissimilarity"] * -1), folder / "people.nc")
-    assert set(run(folder / "study.yaml", folder / "out", progress=False).computed) == {
+def test_changed_data_reach_the_comparison(done: Path) -> None:
+    people = load(done / "people.nc")
+    save(people.assign(dissimilarity=people["dissimilarity"] * -1), done / "people.nc")
+    assert set(run(done / "study.yaml", done / "out", progress=False).computed) == {
         "rsa people", "figures rsa people", "report",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("harm", ["remove", "edit"])
-def test_an_output_that_was_removed_or_edited_is_made_again(folder: Path, harm: str) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    before = digests(folder / "out")
-    file = folder / "out" / "tables" / "rsa_people.csv"
+def test_an_output_that_was_removed_or_edited_is_made_again(done: Path, harm: str) -> None:
+    before = digests(done / "out")
+    file = done / "out" / "tables" / "rsa_people.csv"
     file.unlink() if harm == "remove" else file.write_text("nonsense")
-    done = run(folder / "study.yaml", folder / "out", progress=False)
-    assert "rsa people" in done.computed
-    assert "record gabor" not in done.computed
-    assert digests(folder / "out") == before
+    ran = run(done / "study.yaml", done / "out", progress=False)
+    assert "rsa people" in ran.computed
+    assert "record gabor" not in ran.computed
+    assert digests(done / "out") == before
 
 
-def test_outputs_that_the_study_no_longer_names_go_but_recordings_stay(folder: Path) -> None:
-    run(folder / "study.yaml", folder / "out", progress=False)
-    write(folder, change(STUDY, networks=STUDY["networks"][:1], analyses=STUDY["analyses"][:1]))
-    run(folder / "study.yaml", folder / "out", progress=False)
-    assert not list((folder / "out" / "results").glob("decoding*"))
-    assert (folder / "out" / "stores" / "pixels.zarr").is_dir()
-    write(folder, STUDY)
-    assert "record pixels" not in run(folder / "study.yaml", folder / "out", progress=False).computed
+def test_outputs_that_the_study_no_longer_names_go_but_recordings_stay(done: Path) -> None:
+    write(done, change(STUDY, networks=STUDY["networks"][:1], analyses=STUDY["analyses"][:1]))
+    run(done / "study.yaml", done / "out", progress=False)
+    assert not list((done / "out" / "results").glob("decoding*"))
+    assert (done / "out" / "stores" / "pixels.zarr").is_dir()
+    write(done, STUDY)
+    assert "record pixels" not in run(done / "study.yaml", done / "out", progress=False).computed
 
 
 def test_one_subject_has_no_ceiling_and_the_report_says_so(folder: Path) -> None:
@@ -195,7 +212,7 @@ def slow(*args, **options):
     network = opened(*args, **options)
     inner = network.preprocess
     def prepare(image):
-        time.sleep(0.05)
+        time.sleep(0.1)
         return inner(image)
     prepare.describe = inner.describe
     network.preprocess = prepare
@@ -208,39 +225,26 @@ run(sys.argv[1], sys.argv[2], progress=False, say=lambda line: print(line, flush
 
 
 @pytest.mark.parametrize("moment", ["record gabor", "rsa people"])
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(folder: Path, moment: str) -> None:
-    study = change(STUDY, record={"batch": 1, "memory": "10kB"})
-    write(folder, study)
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(folder: Path, finished: Path, moment: str) -> None:
     (folder / "child.py").write_text(CHILD)
-
-    def start(out: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(folder / "child.py"), str(folder / "study.yaml"), str(folder / out)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
-
-    child = start("killed")
+    command = [sys.executable, str(folder / "child.py"), str(folder / "study.yaml"), str(folder / "out")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     assert child.stdout is not None
     for line in child.stdout:
         if line.rstrip().endswith(moment):
-            if moment.startswith("record"):  # let a block or two be written
-                deadline = 200
-                while deadline and not list((folder / "killed").rglob("*journal*")):
-                    deadline -= 1
-                    try:
-                        child.wait(0.02)
-                    except subprocess.TimeoutExpired:
-                        continue
             break
+    if moment == "record gabor":  # let a block or two be written
+        journal = folder / "out" / "stores" / "gabor.zarr" / "journal.jsonl"
+        while child.poll() is None and not (journal.exists() and len(journal.read_text().splitlines()) > 2):
+            time.sleep(0.01)
     child.kill()
     child.communicate()
     assert child.returncode == -9
-    lines = start("killed").communicate()[0].splitlines()
-    finished = ["stimuli", "network gabor"] + ([] if moment.startswith("record") else ["record gabor", "record pixels"])
-    assert not any(line.split("] ")[1].startswith(tuple(finished)) and "(goes on)" not in line for line in lines)
-    start("whole").communicate()
-    killed, whole = digests(folder / "killed"), digests(folder / "whole")
-    notes = {name for name in whole if name.endswith("zarr.json") or "journal" in name}
-    assert len(whole) > 20
-    assert {name: killed[name] for name in killed.keys() - notes} == {name: whole[name] for name in whole.keys() - notes}
+    plan = run(folder / "study.yaml", folder / "out", dry_run=True).plan
+    assert plan["stimuli"].state == "done"
+    assert plan["record gabor"].state == ("resume" if moment == "record gabor" else "done")
+    run(folder / "study.yaml", folder / "out", progress=False)
+    assert comparable(digests(folder / "out")) == comparable(digests(finished / "out"))
 
 
 def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:

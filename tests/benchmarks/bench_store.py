@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +91,40 @@ def raw_one_file(path: Path, blocks: list[np.ndarray], sync: bool) -> None:
                 os.fsync(handle.fileno())
 
 
-def store_write(path: Path, blocks: list[np.ndarray], dtype: str) -> None:
+def raw_past_cache(folder: Path, blocks: list[np.ndarray]) -> None:
+    """One file per 4 MiB by direct I/O, several at a time, as the disk likes it: what it can take at most."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+    def one(index: int, k: int, piece: memoryview) -> None:
+        handle = os.open(folder / f"{index}.{k}", os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o666)
+        try:
+            os.write(handle, piece)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    with ThreadPoolExecutor(8) as pool:
+        for index, block in enumerate(blocks):
+            data = memoryview(block).cast("B")
+            starts = range(0, len(data) - len(data) % CHUNK, CHUNK)
+            for _ in pool.map(one, [index] * len(starts), range(len(starts)), [data[s : s + CHUNK] for s in starts]):
+                pass
+
+
+def aligned_copy(block: np.ndarray) -> np.ndarray:
+    """The same numbers in memory that begins on a page."""
+    memory = np.frombuffer(mmap.mmap(-1, block.nbytes), block.dtype).reshape(block.shape)
+    memory[...] = block
+    return memory
+
+
+def store_write(path: Path, blocks: list[np.ndarray], dtype: str, past_cache: bool = False) -> None:
     rows, units = blocks[0].shape
     ids = [str(k) for k in range(sum(len(block) for block in blocks))]
     plan = plan_store(path, {"layer": ((units,), ("unit",))}, ids, block=rows, dtype=dtype)  # type: ignore[arg-type]
     with create_store(plan, overwrite=True) as writer:
+        writer.past_cache = past_cache
         if dtype == "float16":
             writer.set_centre("layer", blocks[0].mean(0))
         for index, block in enumerate(blocks):
@@ -157,7 +188,9 @@ def measure(folder: Path, megabytes: int, rows: int, repeats: int, cold: bool) -
     units = 65536
     n_blocks = max(2, megabytes * 1_000_000 // (rows * units * 4))
     # Each block is its own memory, as the output of a network is.
-    blocks = [np.random.default_rng(k).standard_normal((rows, units), dtype=np.float32) for k in range(n_blocks)]
+    blocks = [
+        aligned_copy(np.random.default_rng(k).standard_normal((rows, units), dtype=np.float32)) for k in range(n_blocks)
+    ]
     nbytes = sum(block.nbytes for block in blocks)
     store_path, zarr_path, raw_folder, raw_file = (folder / name for name in ("s.zarr", "z.zarr", "raw", "raw.bin"))
     store_write(store_path, blocks, "float32")
@@ -171,6 +204,16 @@ def measure(folder: Path, megabytes: int, rows: int, repeats: int, cold: bool) -
     }
     results: dict[str, object] = {}
     results["write"] = table("write", nbytes, interleaved(ways, repeats), "raw write")
+    past = {
+        "raw write": lambda: raw_past_cache(raw_folder, blocks),
+        "store": lambda: store_write(store_path, blocks, "float32", past_cache=True),
+    }
+    try:
+        results["write past the cache"] = table(
+            "write past the page cache", nbytes, interleaved(past, repeats), "raw write"
+        )
+    except OSError as error:
+        print(f"\nthis file system has no direct I/O ({error.strerror})")
 
     raw_write(raw_folder, blocks, True)
     raws = sorted(raw_folder.iterdir())

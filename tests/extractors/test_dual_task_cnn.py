@@ -76,6 +76,19 @@ def test_same_seed_same_bits(trained, tasks):
     )
 
 
+def test_threads_do_not_matter(tasks):
+    before = torch.get_num_threads()
+    trained = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            trained.append(train(tasks, epochs=1, **SMALL).weights_sha256)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert trained[0] == trained[1]
+
+
 def test_layers_read_well(trained):
     names = [layer.name for layer in trained.layers()]
     leaves = [

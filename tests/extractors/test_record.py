@@ -598,6 +598,23 @@ def test_memory_does_not_grow_with_the_number_of_stimuli(tmp_path):
     assert max(resident) - settled < 30e6
 
 
+@pytest.mark.skipif(pipeline._glibc() is None, reason="needs the GNU C library, not tuned from outside")
+def test_the_heap_is_kept_while_a_network_runs():
+    """Passes that allocate and free the same outputs fault no page twice."""
+    resource = pytest.importorskip("resource")
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            kept = [torch.ones(2**21) for _ in range(3)]  # three outputs of 8 MiB, freed together
+            del kept
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with pipeline.steady_heap():
+        faults()
+        assert faults() < 1000  # of the 60,000 pages that they have
+
+
 def test_progress_is_told_to_a_function(net, stimuli, tmp_path):
     seen = []
     extract(net, stimuli, tmp_path / "a.zarr", progress=lambda done, total: seen.append((done, total)), **small())
