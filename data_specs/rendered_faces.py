@@ -101,31 +101,33 @@ def rendered_faces(options: RenderedFacesOptions) -> Made:
     labels: dict[str, Any] = {
         "identity": [f"face_{item:03d}" for item in items],
         "exemplar": exemplars,
-        "split": held_out(exemplars, options.n_exemplars, options.test),
+        "split": held_out(exemplars, options.test),
         **dict(zip(NUISANCES, nuisances.T, strict=True)),
     }
     stimuli = Stimuli.from_array(pictures, ids, labels, "rendered_faces", "identity by identity, exemplars in order")
     return Made(stimuli, _variables(stimuli, parameters[items], nuisances, labels["identity"]))
 
 
-def held_out(exemplars: np.ndarray, n_exemplars: int, test: float) -> np.ndarray:
-    """Hold the last exemplars of every item out.
+def held_out(exemplars: np.ndarray, test: float) -> np.ndarray:
+    """Hold exemplars of every item out, spread evenly over their numbers.
+
+    Whether an exemplar is held out depends on its own number and not on how many are drawn, so that a network
+    trained on a larger set of the same items has still not seen the held-out pictures of a smaller one.
 
     Parameters
     ----------
     exemplars : numpy.ndarray of int, shape (n,)
         Exemplar numbers.
-    n_exemplars : int
-        Exemplars of an item.
     test : float
-        Fraction held out, rounded.
+        Fraction held out: exemplar k is, where the integer part of (k + 1) · test exceeds that of k · test.
 
     Returns
     -------
     numpy.ndarray of str, shape (n,)
         ``"train"`` or ``"test"``.
     """
-    return np.where(exemplars >= n_exemplars - round(test * n_exemplars), "test", "train")
+    counts = np.floor(np.stack([exemplars, exemplars + 1]) * test + 1e-9)  # .2 · 5 must count as 1
+    return np.where(counts[1] > counts[0], "test", "train")
 
 
 def _draw_nuisances(rng: np.random.Generator, strength: float) -> np.ndarray:

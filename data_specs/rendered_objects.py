@@ -286,7 +286,7 @@ def rendered_objects(options: RenderedObjectsOptions) -> Made:
         "category": names,
         "member": member_names,
         "exemplar": exemplars,
-        "split": held_out(exemplars, options.n_exemplars, options.test),
+        "split": held_out(exemplars, options.test),
         **dict(zip(NUISANCES, nuisances.T, strict=True)),
     }
     order = "category by category, member by member, exemplars in order"

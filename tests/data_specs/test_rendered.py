@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from actkit.data_specs import catalogue
-from actkit.data_specs.rendered_faces import PARAMETERS, rendered_faces
+from actkit.data_specs.rendered_faces import PARAMETERS, held_out, rendered_faces
 from actkit.data_specs.rendered_objects import CATEGORIES, rendered_objects
 from actkit.data_specs.simulated import simulated_observers
 from actkit.errors import InputError
@@ -205,3 +205,11 @@ def test_what_observers_cannot_be_made_of_is_said(truth):
         simulated_observers([])
     with pytest.raises(InputError, match="constant or has missing values"):
         simulated_observers(truth.assign(dissimilarity=truth["dissimilarity"] * 0), 2)
+
+
+def test_what_a_small_set_holds_out_no_larger_set_trains_on():
+    numbers = np.arange(60)
+    for test in (0.1, 0.2, 0.25, 0.5):
+        small, large = held_out(numbers[:20], test), held_out(numbers, test)
+        assert (large[:20] == small).all()
+        assert (large == "test").sum() == round(60 * test)
