@@ -119,14 +119,15 @@ def held_out(exemplars: np.ndarray, test: float) -> np.ndarray:
     exemplars : numpy.ndarray of int, shape (n,)
         Exemplar numbers.
     test : float
-        Fraction held out: exemplar k is, where the integer part of (k + 1) · test exceeds that of k · test.
+        Fraction held out. Of the first n exemplars, n · test are, rounded: exemplar k is held out where the rounded
+        count for k + 1 exceeds that for k.
 
     Returns
     -------
     numpy.ndarray of str, shape (n,)
         ``"train"`` or ``"test"``.
     """
-    counts = np.floor(np.stack([exemplars, exemplars + 1]) * test + 1e-9)  # .2 · 5 must count as 1
+    counts = np.floor(np.stack([exemplars, exemplars + 1]) * test + 0.5 + 1e-9)  # .1 · 5 must round up
     return np.where(counts[1] > counts[0], "test", "train")
 
 

@@ -52,7 +52,7 @@ def test_labels_and_splits_of_faces(faces):
     ]
     assert np.unique(labels["identity"], return_counts=True)[1].tolist() == [4] * 4
     for identity in np.unique(labels["identity"]):
-        assert labels["split"][labels["identity"] == identity].tolist() == ["train", "train", "train", "test"]
+        assert labels["split"][labels["identity"] == identity].tolist() == ["train", "test", "train", "train"]
     assert np.abs(labels["yaw"]).max() <= 35
     assert len(np.unique(labels["yaw"])) == 16
 
