@@ -538,15 +538,18 @@ def group_colours(groups: Sequence[str]) -> dict[str, Any]:
     -------
     dict
         Category to a matplotlib colour: the house palette up to seven, evenly spaced along a perceptually
-        uniform map beyond (neighbours then look alike, which a legend has to tell apart).
+        uniform map beyond (neighbours then look alike, which a legend has to tell apart). Stimuli without a label
+        (the empty text) are grey and take no colour from the others.
     """
     import matplotlib as mpl
 
-    groups = list(groups)
-    if len(groups) <= len(COLOURS):
-        return dict(zip(groups, COLOURS, strict=False))
-    colours = mpl.colormaps["turbo"](np.linspace(0.04, 0.96, len(groups)))
-    return {group: tuple(colour) for group, colour in zip(groups, colours, strict=True)}
+    named = [group for group in groups if group]
+    if len(named) <= len(COLOURS):
+        found = dict(zip(named, COLOURS, strict=False))
+    else:
+        colours = mpl.colormaps["turbo"](np.linspace(0.04, 0.96, len(named)))
+        found = {group: tuple(colour) for group, colour in zip(named, colours, strict=True)}
+    return found | {group: "#b0b0b0" for group in groups if not group}
 
 
 def thumbnail(image: Image | np.ndarray, size: int = 64) -> np.ndarray:

@@ -45,7 +45,7 @@ class Preprocessing(Options):
     --------
     >>> lite0 = Preprocessing(resize=(224, 224), resize_mode="squash", interpolation="bicubic", backend="tensor",
     ...                       clamp=(0.0, 255.0), scale=128.0, mean=(127 / 128,))
-    >>> lite0(Image.new("RGB", (300, 200), (127, 255, 127)))[:, 0, 0]
+    >>> lite0(Image.new("RGB", (224, 224), (127, 255, 127)))[:, 0, 0]
     tensor([0., 1., 0.])
     """
 

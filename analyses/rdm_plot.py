@@ -334,7 +334,7 @@ def _draw_legend(
     listed = sum(map(len, rows))
     for number, row in enumerate(rows):
         handles = [Line2D([], [], linestyle="", marker=marker, markersize=7, color=colours[name]) for name in row]
-        words = [_shorten(name, 24) for name in row]
+        words = [_shorten(name, 24) or "no label" for name in row]
         if number == len(rows) - 1 and listed < len(runs):
             words[-1] += f"  … {len(runs) - listed} more"
         figure.legend(

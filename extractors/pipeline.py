@@ -467,8 +467,6 @@ def record_blocks(
         pool = ThreadPoolExecutor(1, thread_name_prefix="actkit-write")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         batches = stack.enter_context(decoded(recorder.network, stimuli, rows_of, workers, pin=gpu))
-        if recorder.network.device.type == "cpu":
-            stack.enter_context(steady_heap())
         record = stack.enter_context(recorder.running())
         for index, start, stop in blocks:
             if not free and made < min(2, len(blocks)):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from actkit.errors import LayerError
@@ -224,8 +225,19 @@ def _activations(
     return kept
 
 
+def _all_finite(values: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinite, without a copy: both would show in the extremes."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(values))).all())
+
+
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest absolute difference over the largest magnitude; not finite values are left out."""
+    if torch.equal(a, b):  # the usual answer, in one pass over memory
+        return 0.0
+    low, high = torch.aminmax(a)
+    largest = float((a - b).abs_().max())
+    if np.isfinite(largest):
+        return largest / (max(-float(low), float(high)) or 1.0)
     finite = torch.isfinite(a) & torch.isfinite(b)
     if not bool(finite.any()):
         return 0.0
@@ -240,7 +252,7 @@ def _value_findings(
     found: list[Finding] = []
     batch = network.to_input(pair)
     both = _activations(network, infos, names, batch)
-    broken = [name for name in names if not bool(torch.isfinite(both[name]).all())]
+    broken = [name for name in names if both[name].numel() and not _all_finite(both[name])]
     if broken:
         found.append(
             Finding(
@@ -252,7 +264,7 @@ def _value_findings(
             )
         )
     again = _activations(network, infos, names, batch)
-    random = [name for name in names if _difference(both[name], again[name]) > _TOLERANCE]
+    random = [name for name in names if _difference(both[name], again.pop(name)) > _TOLERANCE]
     if random:
         found.append(
             Finding(

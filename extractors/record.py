@@ -27,7 +27,7 @@ from pydantic import Field, field_validator
 from actkit.compute import choose_device, format_bytes, parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError, StimulusError, StoreError
-from actkit.extractors.pipeline import Recipe, Recorder, prepare_batch, record_blocks
+from actkit.extractors.pipeline import Recipe, Recorder, prepare_batch, record_blocks, steady_heap
 from actkit.extractors.preflight import Finding, network_selection, preflight, raise_fatal
 from actkit.extractors.reducers import (
     ChannelSummary,
@@ -363,7 +363,8 @@ def _on_device(network: Network, options: RecordOptions) -> Iterator[None]:
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
                 yield
         else:
-            yield
+            with steady_heap():
+                yield
     finally:
         torch.set_float32_matmul_precision(precision)
         if options.channels_last and plain:

@@ -164,3 +164,9 @@ def test_palette_is_told_apart():
     assert len(set(plotting.group_colours([f"g{i}" for i in range(7)]).values())) == 7
     many = plotting.group_colours([f"g{i}" for i in range(30)])
     assert len(set(many.values())) == 30
+
+
+def test_stimuli_without_a_label_are_grey_and_cost_no_colour():
+    colours = plotting.group_colours(["face", "", "object"])
+    assert colours[""] == "#b0b0b0"
+    assert [colours["face"], colours["object"]] == list(plotting.group_colours(["face", "object"]).values())
