@@ -1,5 +1,7 @@
 """The command ``actkit``: light to start, each subcommand loaded only when it is called for."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 import importlib
@@ -47,6 +49,10 @@ def load_command(target: str) -> click.Command:
     return found if isinstance(found, click.Command) else found()
 
 
+class _ReaderLeftError(Exception):
+    """The reader of a pipe (`| head`) has left; not an OSError, which click would turn into exit code 1."""
+
+
 class ActkitGroup(click.Group):
     """The top command: lists its subcommands without importing them, and turns errors into one clean message."""
 
@@ -76,8 +82,17 @@ class ActkitGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, _, line in _COMMANDS])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run, and end with 0, 1 (the work failed), 2 (the call was wrong) or 130 (stopped by Ctrl-C).
+        """Run, and end with an exit code.
+
+        0, 1 (the work failed), 2 (the call was wrong), 130 (Ctrl-C) or 141 (the reader of a pipe left).
 
         ``--traceback`` is taken anywhere on the line.
         """
@@ -101,8 +116,8 @@ class ActkitGroup(click.Group):
                 "\nStopped. Finished steps and recorded blocks are kept: the same command goes on from there.", err=True
             )
             code = 130
-        except BrokenPipeError:
-            # The reader (`| head`) has left. Point stdout at nothing, so that Python's own flush at exit stays quiet.
+        except (BrokenPipeError, _ReaderLeftError):
+            # Point stdout at nothing, so that Python's own flush at exit stays quiet.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 141
         except ActkitError as error:

@@ -1,5 +1,7 @@
 """`actkit rdm`, `rsa`, `decode` and `report`: the steps of a study, each alone."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -39,15 +41,13 @@ def _save(result: xr.Dataset, out: Path, figure: Path | None = None) -> None:
             click.echo(str(path))
 
 
-_FIGURE = click.option(
-    "--figure", type=click.Path(path_type=Path), help="Draw it too, as SVG and PNG of this name."
-)
+_FIGURE = click.option("--figure", type=click.Path(path_type=Path), help="Draw it too, as SVG and PNG of this name.")
 
 
 def make_rdm() -> click.Command:
     """Make the command ``rdm``, whose options are those of `actkit.rdm`."""
     from actkit.options import click_options
-    from actkit.study_file import function
+    from actkit.study_file import function, options_of
     from actkit.study_workshop import call_progress
 
     rdm_function = function("rdm")
@@ -71,14 +71,14 @@ def make_rdm() -> click.Command:
         extra = call_progress(rdm_function, False if quiet else None)
         _save(rdm_function(open_store(store), **extra, **_given(values)), out, figure)
 
-    rdm.params += click_options(rdm_function.options_model)
+    rdm.params += click_options(options_of(rdm_function))
     return rdm
 
 
 def make_rsa() -> click.Command:
     """Make the command ``rsa``, whose options are those of `actkit.rsa`."""
     from actkit.options import click_options
-    from actkit.study_file import function
+    from actkit.study_file import function, options_of
     from actkit.study_workshop import call_progress
 
     rsa_function = function("rsa")
@@ -88,13 +88,22 @@ def make_rsa() -> click.Command:
     @click.argument("data")
     @_out("The result, a netCDF file.")
     @click.option(
-        "--model", "models", multiple=True, metavar="DATASET:VARIABLE|FILE",
+        "--model",
+        "models",
+        multiple=True,
+        metavar="DATASET:VARIABLE|FILE",
         help="Model RDMs to compare beside the layers (repeat for several).",
     )
     @_FIGURE
     @_QUIET
     def rsa(
-        rdms: tuple[Path, ...], data: str, out: Path, models: tuple[str, ...], figure: Path | None, quiet: bool, **values: Any
+        rdms: tuple[Path, ...],
+        data: str,
+        out: Path,
+        models: tuple[str, ...],
+        figure: Path | None,
+        quiet: bool,
+        **values: Any,
     ) -> None:
         """Compare the RDMs of layers with those of people or brains.
 
@@ -111,7 +120,7 @@ def make_rsa() -> click.Command:
         extra = call_progress(rsa_function, False if quiet else None)
         _save(rsa_function(compared, _rdms(data), **extra, **_given(values)), out, figure)
 
-    rsa.params += click_options(rsa_function.options_model)
+    rsa.params += click_options(options_of(rsa_function))
     return rsa
 
 
@@ -124,7 +133,9 @@ def _rdms(text: str) -> xr.Dataset:
         return load(text)
     name, sign, variable = text.partition(":")
     if not sign or not variable:
-        raise InputError(f"{text!r} is neither a file nor DATASET:VARIABLE, such as kriegeskorte2008_92images:judgements")
+        raise InputError(
+            f"{text!r} is neither a file nor DATASET:VARIABLE, such as kriegeskorte2008_92images:judgements"
+        )
     from actkit.study_workshop import load_dataset
 
     dataset = load_dataset(name, None, {})
@@ -136,7 +147,7 @@ def _rdms(text: str) -> xr.Dataset:
 def make_decode() -> click.Command:
     """Make the command ``decode``, whose options are those of `actkit.decode`."""
     from actkit.options import click_options
-    from actkit.study_file import function
+    from actkit.study_file import function, options_of
     from actkit.study_workshop import call_progress
 
     decode_function = function("decoding")
@@ -159,7 +170,7 @@ def make_decode() -> click.Command:
         extra = call_progress(decode_function, False if quiet else None)
         _save(decode_function(open_store(store), label, **extra, **_given(values)), out, figure)
 
-    decode.params += click_options(decode_function.options_model, skip=("label", "labels"))
+    decode.params += click_options(options_of(decode_function), skip=("label", "labels"))
     return decode
 
 

@@ -1,5 +1,7 @@
 """`actkit data`: the data sets that actkit knows, where they lie, and how to get them."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 from typing import Any
@@ -104,4 +106,6 @@ def fetch(dataset: str, quiet: bool) -> None:
       actkit data fetch kriegeskorte2008_92images
     """
     path = _holding(dataset).fetch(dataset, progress=False if quiet else None)
-    click.echo(f"{dataset}: fetched and checked, in {path}" if path else f"{dataset}: needs no files, it is ready to use")
+    click.echo(
+        f"{dataset}: fetched and checked, in {path}" if path else f"{dataset}: needs no files, it is ready to use"
+    )

@@ -1,5 +1,7 @@
 """`actkit layers` and `actkit extract`: look at a network, and record it."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -47,7 +49,9 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
         try:
             made[key.strip().replace("-", "_")] = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise click.BadParameter(f"the value of {pair!r} cannot be read; put it in quotes", param_hint="-o") from None
+            raise click.BadParameter(
+                f"the value of {pair!r} cannot be read; put it in quotes", param_hint="-o"
+            ) from None
     return made
 
 
@@ -86,7 +90,15 @@ def layers(network: str, extractor_options: tuple[str, ...], patterns: tuple[str
     rows = [("layer", "type", "shape", "parameters", "")]
     for info in infos:
         shape = " x ".join(str(side) for side in info.shape or ())
-        rows.append((full_name(info), info.type, shape, f"{info.parameters:,}" if info.parameters else "", info.output_note or ""))
+        rows.append(
+            (
+                full_name(info),
+                info.type,
+                shape,
+                f"{info.parameters:,}" if info.parameters else "",
+                info.output_note or "",
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for name, kind, shape, count, note in rows:
         line = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}  {count:>{widths[3]}}  {note}"
@@ -118,7 +130,13 @@ def make_extract() -> click.Command:
     @click.option("--dry-run", "-n", is_flag=True, help="Show what would be recorded and how large it is.")
     @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
     def extract(
-        network: str, stimuli: str, store: Path, extractor_options: tuple[str, ...], dry_run: bool, quiet: bool, **values: Any
+        network: str,
+        stimuli: str,
+        store: Path,
+        extractor_options: tuple[str, ...],
+        dry_run: bool,
+        quiet: bool,
+        **values: Any,
     ) -> None:
         opened = open_(network, extractor_options)
         shown = find_stimuli(stimuli)
@@ -138,7 +156,8 @@ EXTRACT_HELP = f"""Record a network's response to stimuli into a store.
     {NETWORK_HELP}
 
     STIMULI is a data set by name, or a folder, zip file or CSV table of pictures. One pass records all the layers
-    and stops after the last of them. A recording that was stopped goes on at its block when the same command runs again.
+    and stops after the last of them. A recording that was stopped goes on at its block when the same command runs
+    again.
 
     \b
     Example:
@@ -166,7 +185,9 @@ def find_stimuli(text: str) -> Any:
     if "/" in text or "\\" in text:
         from actkit.errors import InputError
 
-        raise InputError(f"there is nothing at {text!r}; give a folder, zip file or table that exists, or a data set's name")
+        raise InputError(
+            f"there is nothing at {text!r}; give a folder, zip file or table that exists, or a data set's name"
+        )
     from actkit.study_workshop import load_dataset
 
     return load_dataset(text, None, {}).stimuli

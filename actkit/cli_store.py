@@ -1,5 +1,7 @@
 """`actkit store`: look into a store without loading it, or check every byte of it."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 from pathlib import Path

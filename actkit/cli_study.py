@@ -1,5 +1,7 @@
 """`actkit run` and `actkit demo`: a whole study from one file."""
 
+# ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
+
 from __future__ import annotations
 
 import shlex
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from actkit.study import StudyRun
 
 _OUT = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of everything it makes [default: actkit-NAME]."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of everything it makes [default: actkit-NAME].",
 )
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars and no line for each step.")
 
@@ -68,7 +72,11 @@ def _run(study: str, out: Path | None, dry_run: bool, quiet: bool) -> None:
             click.echo(line, err=True)
 
     done = run_study(
-        study, out, dry_run=dry_run, progress=False if quiet else None, say=say,
+        study,
+        out,
+        dry_run=dry_run,
+        progress=False if quiet else None,
+        say=say,
         command=shlex.join(["actkit", *sys.argv[1:]]),
     )
     if dry_run:

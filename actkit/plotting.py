@@ -545,7 +545,7 @@ def group_colours(groups: Sequence[str]) -> dict[str, Any]:
 
     named = [group for group in groups if group]
     if len(named) <= len(COLOURS):
-        found = dict(zip(named, COLOURS, strict=False))
+        found: dict[str, Any] = dict(zip(named, COLOURS, strict=False))
     else:
         colours = mpl.colormaps["turbo"](np.linspace(0.04, 0.96, len(named)))
         found = {group: tuple(colour) for group, colour in zip(named, colours, strict=True)}

@@ -154,7 +154,7 @@ class ChunkTable:
                 raise
             return False
         try:
-            written = os.write(handle, memory[:padded])
+            written = os.write(handle, _as_bytes(memory[:padded]))
             if written != padded:  # the rest is not aligned any more: leave it to the ordinary way, which overwrites
                 return False
             os.ftruncate(handle, self.chunk_nbytes)

@@ -50,15 +50,14 @@ class StudyRun:
         from actkit.results import load
 
         return {
-            step.id: load(self.out / name)
-            for step in self.plan.steps
-            for name in step.outputs
-            if name.endswith(".nc")
+            step.id: load(self.out / name) for step in self.plan.steps for name in step.outputs if name.endswith(".nc")
         }
 
     def stores(self) -> dict[str, Path]:
         """The recordings: network name to the path of its store."""
-        return {step.id.split(" ", 1)[1]: self.out / step.outputs[0] for step in self.plan.steps if step.kind == "record"}
+        return {
+            step.id.split(" ", 1)[1]: self.out / step.outputs[0] for step in self.plan.steps if step.kind == "record"
+        }
 
 
 def run(

@@ -265,7 +265,9 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
     """Check the whole content of a study."""
     head = parse(StudyHead, _as_mapping(raw, source, "a study is a mapping that starts with `study: NAME`"), source)
     if any(char in head.study for char in '/\\:*?"<>|') or head.study.startswith("."):
-        raise InputError(f"{source}, study: {head.study!r} names a folder of results, so it takes no /\\:*?\"<>| or dot first")
+        raise InputError(
+            f'{source}, study: {head.study!r} names a folder of results, so it takes no /\\:*?"<>| or dot first'
+        )
     networks = tuple(_network(item, f"{source}, networks, item {i}", folder) for i, item in enumerate(head.networks, 1))
     names = [network.name for network in networks]
     for i, name in enumerate(names, 1):
@@ -281,7 +283,9 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
         for i, item in enumerate(sets, 1)
     )
     models = tuple(_model(item, f"{source}, models, item {i}") for i, item in enumerate(head.models, 1))
-    observers = {str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()}
+    observers = {
+        str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()
+    }
     analyses = tuple(_analysis(item, i, source, head.seed) for i, item in enumerate(head.analyses, 1))
     for step in analyses:
         for name in step.own.networks:
@@ -289,7 +293,9 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
                 raise InputError(f"{step.where}, networks: there is no network {name!r}; {nearest(name, names)}")
     report = head.report
     if isinstance(report, Mapping):
-        report_spec: ReportSpec | None = parse(ReportSpec, _as_mapping(report, f"{source}, report", ""), f"{source}, report")
+        report_spec: ReportSpec | None = parse(
+            ReportSpec, _as_mapping(report, f"{source}, report", ""), f"{source}, report"
+        )
     elif isinstance(report, bool):
         report_spec = ReportSpec() if report else None
     else:
@@ -341,7 +347,7 @@ def _network(item: Any, where: str, folder: Path) -> NetworkSpec:
     spec = parse(NetworkSpec, {**own, "extractor": kind, "options": settings}, where)
     if any(char in spec.name for char in '/\\:*?"<>| ') or spec.name.startswith("."):
         raise InputError(
-            f"{where}, name: {spec.name!r} also names files, so it takes no spaces, no /\\:*?\"<>| and no dot first"
+            f'{where}, name: {spec.name!r} also names files, so it takes no spaces, no /\\:*?"<>| and no dot first'
         )
     return spec
 
@@ -400,13 +406,17 @@ def _stimuli(item: Any, where: str, folder: Path) -> StimuliSpec:
     if (spec.dataset is None) == (spec.path is None):
         raise InputError(f"{where}: give one of `dataset: NAME` and `path: FOLDER`")
     if spec.path is not None and not (folder / spec.path).exists():
-        raise InputError(f"{where}, path: there is nothing at {folder / spec.path}; paths count from the study file's folder")
+        raise InputError(
+            f"{where}, path: there is nothing at {folder / spec.path}; paths count from the study file's folder"
+        )
     return spec
 
 
 def _model(item: Any, where: str) -> ModelSpec:
     """Read one item of ``models``."""
-    values = {"label": item} if isinstance(item, str) else _as_mapping(item, where, "write {label: NAME} or {data: NAME}")
+    values = (
+        {"label": item} if isinstance(item, str) else _as_mapping(item, where, "write {label: NAME} or {data: NAME}")
+    )
     spec = parse(ModelSpec, values, where)
     if (spec.label is None) == (spec.data is None):
         raise InputError(f"{where}: give one of `label: NAME` (a stimulus label) and `data: NAME` (shipped model RDMs)")
@@ -434,8 +444,11 @@ def _analysis(item: Any, number: int, source: str, seed: int) -> AnalysisStep:
         raise InputError(f"{here}: there is no analysis {kind!r}; {nearest(str(kind), _ANALYSES)}")
     where = f"{here} ({kind})"
     values = _as_mapping({} if values is None else values, where, "write {option: value, …}")
-    own_model: type[Options] = {"rdm": RdmStep, "rsa": RsaStep, "decoding": DecodingStep}[kind]
-    models = {name: options_model(name) for name in {"rdm": ["rdm"], "rsa": ["rdm", "rsa"], "decoding": ["decoding"]}[kind]}
+    own_models: dict[str, type[StepOf]] = {"rdm": RdmStep, "rsa": RsaStep, "decoding": DecodingStep}
+    own_model = own_models[kind]
+    models = {
+        name: options_model(name) for name in {"rdm": ["rdm"], "rsa": ["rdm", "rsa"], "decoding": ["decoding"]}[kind]
+    }
     own = {key: value for key, value in values.items() if key in own_model.model_fields}
     rest = {key: value for key, value in values.items() if key not in own}
     for key in rest:
@@ -462,17 +475,26 @@ def _record(head: StudyHead, networks: tuple[NetworkSpec, ...], source: str) -> 
     made = {}
     for i, network in enumerate(networks, 1):
         values = dict(head.record)
-        if network.control and "layers" not in network.record and network.extractor.partition(":")[0] not in {
-            other.extractor.partition(":")[0] for other in networks if not other.control
-        }:
+        if (
+            network.control
+            and "layers" not in network.record
+            and network.extractor.partition(":")[0]
+            not in {other.extractor.partition(":")[0] for other in networks if not other.control}
+        ):
             # The study's layer patterns are written for the networks under study; a pixel control has none of them.
             values.pop("layers", None)
             values.pop("types", None)
         where = f"{source}, record" if not network.record else f"{source}, networks, item {i}, record"
-        values = {"seed": head.seed, **values, **network.record} if "seed" in model.model_fields else {**values, **network.record}
+        values = (
+            {"seed": head.seed, **values, **network.record}
+            if "seed" in model.model_fields
+            else {**values, **network.record}
+        )
         for forbidden in ("overwrite", "resume"):
             if forbidden in values:
-                raise InputError(f"{where}: {forbidden!r} is decided by the study itself, which records what has changed")
+                raise InputError(
+                    f"{where}: {forbidden!r} is decided by the study itself, which records what has changed"
+                )
         made[network.name] = parse(model, values, where)
     return made
 
@@ -490,7 +512,23 @@ def options_model(name: str) -> type[Options]:
     type of Options
         The model that the function declares.
     """
-    return function(name).options_model
+    return options_of(function(name))
+
+
+def options_of(made: Callable[..., Any]) -> type[Options]:
+    """Read the options model that a public function declares.
+
+    Parameters
+    ----------
+    made : callable
+        A function with the decorator `actkit.options.with_options`.
+
+    Returns
+    -------
+    type of Options
+        Its model.
+    """
+    return made.options_model  # type: ignore[attr-defined]
 
 
 def function(name: str) -> Callable[..., Any]:

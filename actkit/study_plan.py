@@ -95,7 +95,10 @@ class Plan:
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [f"{self.study.title} ({self.study.source}) into {self.out}"]
         for row in rows:
-            cells = [row[0].rjust(widths[0]), *(cell.ljust(width) for cell, width in zip(row[1:4], widths[1:], strict=True))]
+            cells = [
+                row[0].rjust(widths[0]),
+                *(cell.ljust(width) for cell, width in zip(row[1:4], widths[1:], strict=True)),
+            ]
             lines.append("  ".join([*cells, row[4]]).rstrip())
         todo = sum(step.state != "done" for step in self.steps)
         recorded = sum(step.bytes or 0 for step in self.steps if step.state != "done")
@@ -238,8 +241,13 @@ class _Builder:
         if self.study.report is not None:
             shown = tuple(step.id for step in self.steps.values() if step.kind not in ("network", "rdm"))
             self.add(
-                "report", "", shown, ("report.html",),
-                report=self.study.report.model_dump(), title=self.study.title, text=self.study.text,
+                "report",
+                "",
+                shown,
+                ("report.html",),
+                report=self.study.report.model_dump(),
+                title=self.study.title,
+                text=self.study.text,
             )
         return list(self.steps.values())
 
@@ -256,7 +264,9 @@ class _Builder:
     ) -> Step:
         """Add one step; its key covers its inputs' keys and the content given."""
         id_ = f"{kind} {object_}".strip()
-        key = key or key_of(code=True, kind=kind, inputs=[self.steps[name].key for name in inputs], outputs=list(outputs), **content)
+        key = key or key_of(
+            code=True, kind=kind, inputs=[self.steps[name].key for name in inputs], outputs=list(outputs), **content
+        )
         self.steps[id_] = Step(id_, kind, inputs, outputs, key, note=note, detail=detail or {})
         return self.steps[id_]
 
@@ -266,15 +276,27 @@ class _Builder:
         """Plan to open, and perhaps train, one network, and to record it."""
         shop = self.workshop
         self.add(
-            "network", spec.name, (), (f"networks/{spec.name}.json",), detail={"network": spec},
+            "network",
+            spec.name,
+            (),
+            (f"networks/{spec.name}.json",),
+            detail={"network": spec},
             note="trained here" if shop.is_trained(spec) else "",
-            spec=spec.model_dump(exclude={"record", "control"}), content=shop.network_key(spec),
+            spec=spec.model_dump(exclude={"record", "control"}),
+            content=shop.network_key(spec),
         )
         options = self.study.record[spec.name]
         store = f"stores/{spec.name}.zarr"
         self.add(
-            "record", spec.name, ("stimuli", f"network {spec.name}"), (store,),
-            detail={"network": spec, "options": options, "where": f"{self.study.source}, networks, item {number} ({spec.name}), record"},
+            "record",
+            spec.name,
+            ("stimuli", f"network {spec.name}"),
+            (store,),
+            detail={
+                "network": spec,
+                "options": options,
+                "where": f"{self.study.source}, networks, item {number} ({spec.name}), record",
+            },
             # Not the code: a store answers for itself by its identity, and may have taken hours.
             key=key_of(
                 code=False, network=shop.network_key(spec), stimuli=shop.stimuli.fingerprint, record=_deciding(options)
@@ -295,15 +317,19 @@ class _Builder:
                 object_ = f"{base} {number}"
             if step is None:
                 self.add(
-                    "rdm", object_, ("stimuli", f"record {spec.name}"), (f"results/rdm_{slug(object_)}.nc",),
-                    detail={"network": spec, "options": options, "where": analysis.where}, options=_deciding(options),
+                    "rdm",
+                    object_,
+                    ("stimuli", f"record {spec.name}"),
+                    (f"results/rdm_{slug(object_)}.nc",),
+                    detail={"network": spec, "options": options, "where": analysis.where},
+                    options=_deciding(options),
                     control=spec.control,
                 )
             names.append(f"rdm {object_}")
         return tuple(names)
 
     def _rdm_step(self, analysis: AnalysisStep) -> None:
-        """Plan the RDMs of the networks' layers as panels and maps, and the data's beside the layers that come nearest."""
+        """Plan panels and maps of the RDMs: layer by layer, and the data's beside the layers that come nearest."""
         rdms = self._rdms(analysis)
         label = analysis.own.labels
         if label is not None:
@@ -318,18 +344,25 @@ class _Builder:
             name = variable_name(variable)
             compared = f"rsa {name}" if f"rsa {name}" in self.steps else None
             self._figures(
-                f"rdm {name}", ("stimuli", *rdms, *((compared,) if compared else ())), f"rdm_{slug(name)}",
-                {**common, "data": variable, "rdms": rdms, "compared": compared}, maps=True, labels=label,
-                data=fingerprint(data), attrs={key: str(value) for key, value in data.attrs.items()},
+                f"rdm {name}",
+                ("stimuli", *rdms, *((compared,) if compared else ())),
+                f"rdm_{slug(name)}",
+                {**common, "data": variable, "rdms": rdms, "compared": compared},
+                maps=True,
+                labels=label,
+                data=fingerprint(data),
+                attrs={key: str(value) for key, value in data.attrs.items()},
             )
 
     def _figures(
         self, name: str, inputs: tuple[str, ...], stem: str, detail: dict[str, Any], maps: bool = False, **content: Any
     ) -> None:
         """Plan the figures of one result; each goes with a text of its caption."""
+        free = self._free("figures", name)
+        stem += slug(free.removeprefix(name)) and f"_{slug(free.removeprefix(name))}"
         stems = [f"figures/{stem}", *([f"figures/{stem}_map"] if maps else [])]
         outputs = tuple(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png", "txt"))
-        self.add("figures", name, inputs, outputs, detail=detail, **content)
+        self.add("figures", free, inputs, outputs, detail=detail, **content)
 
     def _rsa_step(self, analysis: AnalysisStep) -> None:
         """Plan one comparison, with its figure and table, for each variable."""
@@ -342,10 +375,21 @@ class _Builder:
             object_ = self._free("rsa", variable_name(variable))
             stem = f"rsa_{slug(object_)}"
             name = self.add(
-                "rsa", object_, ("stimuli", *rdms), (f"results/{stem}.nc", f"tables/{stem}.csv"),
-                detail={"data": variable, "models": specs, "options": analysis.options["rsa"], "rdms": rdms, "where": analysis.where},
-                options=_deciding(analysis.options["rsa"]), data=fingerprint(data),
-                attrs={key: str(value) for key, value in data.attrs.items()}, models=[fingerprint(model) for model in models],
+                "rsa",
+                object_,
+                ("stimuli", *rdms),
+                (f"results/{stem}.nc", f"tables/{stem}.csv"),
+                detail={
+                    "data": variable,
+                    "models": specs,
+                    "options": analysis.options["rsa"],
+                    "rdms": rdms,
+                    "where": analysis.where,
+                },
+                options=_deciding(analysis.options["rsa"]),
+                data=fingerprint(data),
+                attrs={key: str(value) for key, value in data.attrs.items()},
+                models=[fingerprint(model) for model in models],
             ).id
             self._figures(name, (name,), stem, {"result": name, "draw": "rsa", "where": analysis.where})
 
@@ -357,14 +401,27 @@ class _Builder:
             for spec in self._chosen(analysis):
                 object_ = self._free("decoding", f"{spec.name} {label}")
                 stem = f"decoding_{slug(object_)}"
-                made.append(self.add(
-                    "decoding", object_, ("stimuli", f"record {spec.name}"), (f"results/{stem}.nc", f"tables/{stem}.csv"),
-                    detail={"network": spec, "label": label, "options": analysis.options["decoding"], "where": analysis.where},
-                    options=_deciding(analysis.options["decoding"]), label=np.asarray(values),
-                ).id)
-            object_ = self._free("figures", f"decoding {label}")
+                made.append(
+                    self.add(
+                        "decoding",
+                        object_,
+                        ("stimuli", f"record {spec.name}"),
+                        (f"results/{stem}.nc", f"tables/{stem}.csv"),
+                        detail={
+                            "network": spec,
+                            "label": label,
+                            "options": analysis.options["decoding"],
+                            "where": analysis.where,
+                        },
+                        options=_deciding(analysis.options["decoding"]),
+                        label=np.asarray(values),
+                    ).id
+                )
             self._figures(
-                object_, tuple(made), slug(object_), {"results": tuple(made), "draw": "decoding", "where": analysis.where}
+                f"decoding {label}",
+                tuple(made),
+                slug(f"decoding {label}"),
+                {"results": tuple(made), "draw": "decoding", "where": analysis.where},
             )
 
     def _chosen(self, analysis: AnalysisStep) -> list[NetworkSpec]:

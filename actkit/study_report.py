@@ -55,9 +55,17 @@ def rsa_numbers(result: xr.Dataset) -> list[dict[str, str]]:
     rows = []
     low, high = float(result["ceiling_lower"]), float(result["ceiling_upper"])
     if np.isfinite(low) and np.isfinite(high):
-        rows.append({"what": "noise ceiling", "value": f"{low:.3f} to {high:.3f}", "note": f"{result.attrs['n_subjects']} subjects"})
+        rows.append(
+            {
+                "what": "noise ceiling",
+                "value": f"{low:.3f} to {high:.3f}",
+                "note": f"{result.attrs['n_subjects']} subjects",
+            }
+        )
     else:
-        rows.append({"what": "noise ceiling", "value": "none", "note": "one subject: agreement between subjects is unknown"})
+        rows.append(
+            {"what": "noise ceiling", "value": "none", "note": "one subject: agreement between subjects is unknown"}
+        )
     kinds, networks = result["kind"].values.astype(str), result["network"].values.astype(str)
     groups = [("layer", name) for name in dict.fromkeys(networks[kinds == "layer"])] + [("model", ""), ("control", "")]
     for kind, network in groups:
@@ -67,11 +75,13 @@ def rsa_numbers(result: xr.Dataset) -> list[dict[str, str]]:
             continue
         best = int(chosen[int(np.nanargmax(means))])
         label = str(result["layer" if kind == "layer" else "model"].values[best])
-        rows.append({
-            "what": f"best layer of {network}" if kind == "layer" else f"best {kind}",
-            "value": f"{float(result['mean'][best]):.3f} ± {float(result['error'][best]):.3f}",
-            "note": f"{label}, {p_words(float(result['p_value'][best]))}",
-        })
+        rows.append(
+            {
+                "what": f"best layer of {network}" if kind == "layer" else f"best {kind}",
+                "value": f"{float(result['mean'][best]):.3f} ± {float(result['error'][best]):.3f}",
+                "note": f"{label}, {p_words(float(result['p_value'][best]))}",
+            }
+        )
     return [{"data": data, **row} for row in rows]
 
 
@@ -112,7 +122,7 @@ def decoding_numbers(result: xr.Dataset) -> dict[str, str]:
         "data": f"decoding of {result.attrs['label']}",
         "what": f"best layer of {result.attrs['network']}",
         "value": f"{accuracy:.1%}",
-        "note": f"{result['layer'].values[best]}, chance {chance:.1%}, {int(result.attrs['n_held_out'])} held-out stimuli",
+        "note": f"{result['layer'].values[best]}, chance {chance:.1%}, {result.attrs['n_held_out']} held-out stimuli",
     }
 
 
@@ -179,7 +189,9 @@ def number_table(rows: list[dict[str, str]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([{"Data": r["data"], "Number": r["what"], "Value": r["value"], "Note": r["note"]} for r in rows])
+    return pd.DataFrame(
+        [{"Data": r["data"], "Number": r["what"], "Value": r["value"], "Note": r["note"]} for r in rows]
+    )
 
 
 def write_report(doing: Doing, step: Step) -> None:
@@ -205,13 +217,17 @@ def write_report(doing: Doing, step: Step) -> None:
             f"The observers ({', '.join(simulated)}) are simulated: their truth was "
             "chosen, so this report shows that the method finds it, and nothing about brains or people."
         )
-    report = Report(study.report.title if study.report is not None and study.report.title else study.title, "\n\n".join(lead))
+    report = Report(
+        study.report.title if study.report is not None and study.report.title else study.title, "\n\n".join(lead)
+    )
     numbers = all_numbers(results)
     if numbers:
         report.add_section(
             "Key numbers",
             "The layer with the highest score is named for description: it was chosen on the data that score it.",
-            tables=[(number_table(numbers), "key_numbers", "Key numbers: mean ± standard error, p as the figures state.")],
+            tables=[
+                (number_table(numbers), "key_numbers", "Key numbers: mean ± standard error, p as the figures state.")
+            ],
         )
     drawn = [other for other in plan.steps if other.kind == "figures"]
     for other in sorted(drawn, key=lambda other: ("rsa", "decoding", "rdm").index(other.detail["draw"])):
@@ -241,7 +257,9 @@ class SavedFigure:
         head = self.content("svg")[:2000].decode("utf-8", "replace")
         found = re.search(r'<svg[^>]*?\swidth="([\d.]+)pt"[^>]*?\sheight="([\d.]+)pt"', head)
         if found is None:
-            raise InputError(f"{self._stem}.svg does not start as a figure that actkit drew; delete it and run the study again")
+            raise InputError(
+                f"{self._stem}.svg does not start as a figure that actkit drew; delete it and run the study again"
+            )
         return float(found[1]) / 72, float(found[2]) / 72
 
     def savefig(self, buffer: Any, format: str = "svg", **_unused: Any) -> None:  # noqa: A002 (matplotlib's name)
@@ -260,7 +278,8 @@ def _add_figures(report: Any, doing: Doing, step: Step) -> None:
 
     figures, tables = [], []
     detail = step.detail
-    for drawing in drawings(doing, step):
+    drawn = drawings(doing, step)
+    for drawing in drawn:
         stem = doing.out / drawing.stem
         text = stem.with_name(f"{stem.name}.txt").read_text(encoding="utf-8").strip()
         words, _, alt = text.rpartition("\n\n")
@@ -270,9 +289,10 @@ def _add_figures(report: Any, doing: Doing, step: Step) -> None:
     for name in made:
         result = doing.result(name)
         short = result.drop_dims([dim for dim in ("subject", "stimulus") if dim in result.dims])
-        stem = Path(doing.plan[name].outputs[0]).stem
-        tables.append((to_table(short), f"{stem}_summary", f"One row a layer, model or control ({name})."))
-    first = doing.result(made[0]) if made else drawing.result
+        table = f"{Path(doing.plan[name].outputs[0]).stem}_summary"
+        tables.append((to_table(short), table, f"One row a layer, model or control ({name})."))
+    # The measured RDMs of a step are drawn beside others, and it is they that say whether they are simulated.
+    first: xr.Dataset = doing.result(made[0]) if made else drawn[0].result  # type: ignore[assignment]
     report.add_section(section_title(step, first), section_text(step, first, doing), figures, tables)
 
 
@@ -324,23 +344,34 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
         missing = int(result.attrs.get("n_without_label", 0))
         return f"{missing} stimuli have no {result.attrs['label']} and are left out." if missing else ""
     if kind == "rdm" and "data" not in step.detail:
-        return ""
+        missing = len(doing.shop.stimuli) - len(result["stimulus"])
+        return f"{missing} stimuli have no {step.detail['labels']} and are left out." if missing else ""
     variable = step.detail["data"] if kind == "rdm" else doing.plan[step.detail["result"]].detail["data"]
     data = doing.shop.data(variable, "")
     sentences = [str(data.attrs[key]).strip().rstrip(".") for key in ("long_name", "note") if data.attrs.get(key)]
     sentences = [sentence[0].upper() + sentence[1:] + "." for sentence in sentences if sentence]
     if kind == "rdm":
         chosen = "the layer with the highest mean score" if step.detail["compared"] else "the last layer"
-        return f"The mean of the subjects (of ranked dissimilarities) beside one RDM of each network: of several layers, {chosen}."
+        people = (
+            "mean of the subjects (of ranked dissimilarities)"
+            if data.sizes[data["dissimilarity"].dims[0]] > 1
+            else "RDM"
+        )
+        return f"The {people} beside one RDM of each network: of several layers, {chosen}."
     if is_simulated(data) and data.attrs.get("truth"):
         sentences.append(
             f"Simulated observers, not people: each sees the truth, {data.attrs['truth']}, with noise of its own of "
-            f"{float(data.attrs['noise']):g} times its standard deviation. The model of the truth should reach the noise ceiling."
+            f"{float(data.attrs['noise']):g} times its standard deviation. The model of the truth should reach the "
+            "noise ceiling."
         )
     if len(data["stimulus"]) < len(doing.shop.stimuli):
-        sentences.append(f"Compared over {len(data['stimulus'])} of the {len(doing.shop.stimuli)} stimuli, those with data.")
-    if not np.isfinite(float(result["ceiling_lower"])):
-        sentences.append("With one RDM there is no agreement between subjects to measure, so there is no noise ceiling.")
+        sentences.append(
+            f"Compared over {len(data['stimulus'])} of the {len(doing.shop.stimuli)} stimuli, those with data."
+        )
+    if not np.isfinite(float(result["ceiling_lower"])) and "ceiling" not in " ".join(sentences):
+        sentences.append(
+            "With one RDM there is no agreement between subjects to measure, so there is no noise ceiling."
+        )
     return " ".join(sentences)
 
 
@@ -368,7 +399,10 @@ def _provenance(doing: Doing) -> dict[str, dict[str, Any]]:
         }
     stimuli = doing.shop.stimuli
     groups["Stimuli"] = {
-        "name": stimuli.name, "number": len(stimuli), "order": stimuli.order, "sha256": stimuli.fingerprint,
+        "name": stimuli.name,
+        "number": len(stimuli),
+        "order": stimuli.order,
+        "sha256": stimuli.fingerprint,
     }
     for dataset in doing.shop.datasets():
         groups[f"Data set {dataset.name}"] = {"licence": dataset.licence, "cite": "; ".join(dataset.citation)}

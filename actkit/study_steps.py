@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ import xarray as xr
 from actkit import __version__
 from actkit.errors import StoreError
 from actkit.recordings import leading_dim, rdm_dataset, select_stimuli
-from actkit.results import atomic_write, fingerprint, load, save, to_table
+from actkit.results import atomic_write, load, save, to_table
 from actkit.study_file import function, said_where
 from actkit.study_plan import MANIFEST, Plan, Step, output_hash, read_manifest
-from actkit.study_workshop import Workshop, call_progress, has_value
+from actkit.study_workshop import Workshop, call_progress, has_value, label_word
 
 LOCK = ".lock"
 
@@ -55,9 +54,7 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def run_plan(
-    plan: Plan, workshop: Workshop, say: Callable[[str], None], command: str | None = None
-) -> tuple[str, ...]:
+def run_plan(plan: Plan, workshop: Workshop, say: Callable[[str], None], command: str | None = None) -> tuple[str, ...]:
     """Do what is to be done of a plan.
 
     Parameters
@@ -160,7 +157,10 @@ def _record(doing: Doing, step: Step) -> None:
     path = doing.shop.store_path(spec.name)
     changed = doing.shop.another_is_at(path, network, options)
     extract(
-        network, doing.shop.stimuli, path, **call_progress(extract, doing.shop.progress),
+        network,
+        doing.shop.stimuli,
+        path,
+        **call_progress(extract, doing.shop.progress),
         options=options.model_copy(update={"overwrite": changed, "resume": not changed}),
     )
 
@@ -172,8 +172,12 @@ def _rdm(doing: Doing, step: Step) -> None:
     rdms = rdm(doing.shop.store(spec.name), **call_progress(rdm, doing.shop.progress), options=step.detail["options"])
     rdms.attrs |= {"name": spec.name, "network": spec.name} | ({"kind": "control"} if spec.control else {})
     labels = {key: ("stimulus", values) for key, values in doing.shop.stimuli.labels.items() if key not in rdms.dims}
-    save(rdms.drop_vars([name for name in rdms.coords if rdms[name].dims == ("stimulus",) and name != "stimulus"])
-         .assign_coords(labels), doing.out / step.outputs[0])
+    save(
+        rdms.drop_vars(
+            [name for name in rdms.coords if rdms[name].dims == ("stimulus",) and name != "stimulus"]
+        ).assign_coords(labels),
+        doing.out / step.outputs[0],
+    )
 
 
 def _rsa(doing: Doing, step: Step) -> None:
@@ -216,10 +220,9 @@ def _decoding(doing: Doing, step: Step) -> None:
     values = doing.shop.label(step.detail["label"], step.detail["where"])
     rows = np.flatnonzero([has_value(value) for value in values.tolist()])
     source = store if len(rows) == len(values) else {layer: store[layer].isel(stimulus=rows) for layer in store.layers}
-    labels = xr.DataArray(values[rows], {"stimulus": store.ids[rows]}, "stimulus", step.detail["label"])
-    result = decode(
-        source, labels, **call_progress(decode, doing.shop.progress), options=step.detail["options"]
-    )
+    words = np.array([label_word(value) for value in values[rows].tolist()])
+    labels = xr.DataArray(words, {"stimulus": store.ids[rows]}, "stimulus", step.detail["label"])
+    result = decode(source, labels, **call_progress(decode, doing.shop.progress), options=step.detail["options"])
     _save_result(doing, step, result.assign_attrs(network=spec.name, n_without_label=len(values) - len(rows)))
 
 
@@ -283,8 +286,12 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
     shown = beside_data(doing, step) if "data" in detail else doing.result(detail["result"])
     common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}
     if detail["labels"] is not None:
-        values = doing.shop.label(detail["labels"], detail["where"]).astype(str).tolist()
-        common["labels"] = dict(zip(doing.shop.stimuli.ids.tolist(), values, strict=True))
+        values = doing.shop.label(detail["labels"], detail["where"]).tolist()
+        named = zip(doing.shop.stimuli.ids.tolist(), values, strict=True)
+        labelled = {name: label_word(value) for name, value in named if has_value(value)}
+        kept = [name for name in shown["stimulus"].values.tolist() if name in labelled]
+        if len(kept) >= 3:  # of joined sets, those that the label is about
+            shown, common["labels"] = select_stimuli(shown, kept), labelled
     return [Drawing(stems[0], shown, {**common, "view": "matrix"}), Drawing(stems[1], shown, {**common, "view": "map"})]
 
 
@@ -292,8 +299,9 @@ def beside_data(doing: Doing, step: Step) -> xr.Dataset:
     """Put the mean RDM of the subjects beside one RDM of each network.
 
     All dissimilarities are ranked: subjects before they are averaged, as in the noise ceiling of a rank correlation,
-    since their scales may differ, and networks so that all can be seen on one scale. Of a network with several layers the one with the highest mean score is shown where
-    the study compares them with these data, and the last one otherwise.
+    since their scales may differ, and networks so that all can be seen on one scale. Of a network with several layers
+    the one with the highest mean score is shown where the study compares them with these data, and the last one
+    otherwise.
 
     Parameters
     ----------

@@ -118,11 +118,11 @@ class Workshop:
             if label not in stimuli.labels:
                 raise InputError(f"select: the stimuli have no label {label!r}; {nearest(label, stimuli.labels)}")
             values = wanted if isinstance(wanted, list) else [wanted]
-            words = {_word(value) for value in values}
-            mask = np.array([_word(value) in words for value in stimuli.labels[label].tolist()])
-            unknown = words - {_word(value) for value in stimuli.labels[label].tolist()}
+            words = {label_word(value) for value in values}
+            mask = np.array([label_word(value) in words for value in stimuli.labels[label].tolist()])
+            unknown = words - {label_word(value) for value in stimuli.labels[label].tolist()}
             if unknown:
-                known = sorted({_word(value) for value in stimuli.labels[label].tolist()})
+                known = sorted({label_word(value) for value in stimuli.labels[label].tolist()})
                 raise InputError(f"select: no stimulus has {label} {min(unknown)!r}; {nearest(min(unknown), known)}")
             stimuli = stimuli[mask]
         if spec.ids:
@@ -136,7 +136,9 @@ class Workshop:
     def stimuli_key(self) -> str:
         """Hash the stimuli by content, order, ids and labels."""
         stimuli = self.stimuli
-        return fingerprint({"stimuli": stimuli.fingerprint, "labels": {k: np.asarray(v) for k, v in stimuli.labels.items()}})
+        return fingerprint(
+            {"stimuli": stimuli.fingerprint, "labels": {k: np.asarray(v) for k, v in stimuli.labels.items()}}
+        )
 
     def label(self, name: str, where: str) -> np.ndarray:
         """Find a label column of the stimuli.
@@ -170,7 +172,9 @@ class Workshop:
 
     def datasets(self) -> list[Any]:
         """The data sets that the study's stimuli come from."""
-        return list({d.name: d for d in (self.dataset(s) for s in self.study.stimuli if s.dataset is not None)}.values())
+        return list(
+            {d.name: d for d in (self.dataset(s) for s in self.study.stimuli if s.dataset is not None)}.values()
+        )
 
     def data(self, variable: str, where: str) -> xr.Dataset:
         """Find measured or model RDMs: a variable of the study's data sets, or ``DATASET:VARIABLE``, or a file.
@@ -242,8 +246,12 @@ class Workshop:
         catalogue = plugins.load("actkit.data_specs", "actkit")
         simulate = importlib.import_module(f"{catalogue.__package__}.simulated").simulated_observers
         return simulate(
-            self.models(truth, ids, where), n_subjects=spec.n_subjects, noise=spec.noise, seed=spec.seed or 0,
-            weights=spec.weights, name=readable(name),
+            self.models(truth, ids, where),
+            n_subjects=spec.n_subjects,
+            noise=spec.noise,
+            seed=spec.seed or 0,
+            weights=spec.weights,
+            name=readable(name),
         )
 
     def models(self, specs: tuple[ModelSpec, ...], ids: np.ndarray, where: str) -> list[xr.Dataset]:
@@ -301,7 +309,11 @@ class Workshop:
         from actkit.network import open_network
 
         fields = self._fields(spec)
-        extra = {key: value for key, value in {"name": spec.name, **more}.items() if key in fields and key not in spec.options}
+        extra = {
+            key: value
+            for key, value in {"name": spec.name, **more}.items()
+            if key in fields and key not in spec.options
+        }
         opener = plugins.load("actkit.extractors", spec.extractor)
         if self.is_trained(spec) and "data" in inspect.signature(opener).parameters:
             extra["data"] = self._training_data(spec)
@@ -343,7 +355,9 @@ class Workshop:
         """
         if spec.name not in self._keys:
             with said_where(self._place(spec)):
-                self._keys[spec.name] = self._training_key(spec) if self.is_trained(spec) else self.network(spec).fingerprint
+                self._keys[spec.name] = (
+                    self._training_key(spec) if self.is_trained(spec) else self.network(spec).fingerprint
+                )
         return self._keys[spec.name]
 
     def _training_key(self, spec: NetworkSpec) -> str:
@@ -357,8 +371,11 @@ class Workshop:
             for task, stimuli in self._training_data(spec).items()
         }
         return key_of(
-            code=True, extractor=spec.extractor, options=how, data=data, torch=str(torch.__version__),
-            threads=torch.get_num_threads(),
+            code=True,
+            extractor=spec.extractor,
+            options=how,
+            data=data,
+            torch=str(torch.__version__),
         )
 
     def recording(self, spec: NetworkSpec, options: Options) -> tuple[int, bool]:
@@ -521,23 +538,36 @@ def grouped(values: np.ndarray, groups: Mapping[str, list[Any]]) -> np.ndarray:
         If a value belongs to no group or to two, or a group names a value that no stimulus has.
     """
     home: dict[str, str] = {}
-    present = {_word(value) for value in values.tolist()}
+    present = {label_word(value) for value in values.tolist()}
     for name, members in groups.items():
         for member in members:
-            word = _word(member)
+            word = label_word(member)
             if word in home:
                 raise InputError(f"groups: {word!r} stands in {home[word]!r} and in {name!r}; keep it in one")
             if word not in present:
-                raise InputError(f"groups, {name}: no stimulus has the value {word!r}; {nearest(word, sorted(present))}")
+                raise InputError(
+                    f"groups, {name}: no stimulus has the value {word!r}; {nearest(word, sorted(present))}"
+                )
             home[word] = name
     homeless = present - set(home)
     if homeless:
         raise InputError(f"groups: {min(homeless)!r} belongs to no group; give every value of the label a group")
-    return np.array([home[_word(value)] for value in values.tolist()], dtype=str)
+    return np.array([home[label_word(value)] for value in values.tolist()], dtype=str)
 
 
-def _word(value: Any) -> str:
-    """Write a label value so that YAML's true and 1, and CSV's '1', are the same."""
+def label_word(value: Any) -> str:
+    """Write a label value so that YAML's true and 1, CSV's '1', and the 1.0 of joined sets are the same.
+
+    Parameters
+    ----------
+    value : str, number or bool
+        A label.
+
+    Returns
+    -------
+    str
+        The word.
+    """
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and value.is_integer():

@@ -264,7 +264,10 @@ def _gather(models: Models, data: xr.Dataset) -> tuple[_Candidates, dict[str, st
         validate_rdms(rdms)
         dim = leading_dim(rdms)
         source = key or str(rdms.attrs.get("network") or rdms.attrs.get("name") or "models")
-        kind = str(rdms.attrs.get("kind", "layer" if dim == "layer" else "model"))
+        usual = "layer" if dim == "layer" else "model"
+        kind = str(rdms.attrs.get("kind", usual))
+        if kind == "rdm":  # what a variable of a data set is, not what it is for
+            kind = usual
         if kind not in _FAMILY:
             raise InputError(f"RDMs of {source!r} have the kind {kind!r}; it is one of {', '.join(_FAMILY)}")
         _, aligned = align_rdms(data, rdms)

@@ -98,7 +98,7 @@ class RecordOptions(Options):
         "largest layer within the caches.",
     )
     device: str = Field("auto", description="Where the network runs; 'auto' takes a GPU if there is one.")
-    memory: str = Field("2GB", description="Memory for the two blocks that are being filled and written.")
+    memory: str = Field("1GB", description="Memory for the two blocks that are being filled and written.")
     nan: Literal["raise", "keep"] = Field("raise", description="What to do with activations that are NaN or infinite.")
     channels_last: bool = Field(
         False, description="Run in the channels-last memory format: often faster, with other rounding errors."

@@ -26,7 +26,8 @@ def test_asking_for_help_loads_nothing_heavy(tmp_path):
     heavy = ("torch", "xarray", "pandas", "matplotlib", "zarr", "sklearn", "scipy")
     code = (
         "import sys\nfrom actkit.cli import main\nsys.argv = ['actkit', '--help']\n"
-        f"try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\nprint('LOADED', [m for m in {heavy!r} if m in sys.modules])"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('LOADED', [m for m in {heavy!r} if m in sys.modules])"
     )
     assert run_python(code, tmp_path).splitlines()[-1] == "LOADED []"
 

@@ -65,15 +65,18 @@ def done(finished: Path, tmp_path: Path) -> Path:
 
 STUDY = {
     "study": "small",
-    "record": {"batch": 1, "memory": "10kB"},
-    "networks": [{"extractor": "gabor", "size": 16, "frequencies": [2.0, 4.0], "grid": 4}, {"extractor": "pixels", "size": 8, "control": True}],
+    "record": {"batch": 1, "memory": "2kB"},
+    "networks": [
+        {"extractor": "gabor", "size": 16, "frequencies": [2.0, 4.0], "grid": 4},
+        {"extractor": "pixels", "size": 8, "control": True},
+    ],
     "stimuli": "pictures",
     "models": [{"label": "category", "name": "kinds"}],
     "analyses": [
         {"rsa": {"data": ["people.nc"], "n_draws": 20, "n_permutations": 50}},
         {"decoding": {"labels": ["category"], "folds": 2, "classifier": "nearest_centroid"}},
     ],
-}  # fmt: skip
+}
 
 
 def write(folder: Path, study: dict) -> Path:
@@ -138,19 +141,30 @@ def test_the_dry_run_writes_nothing_and_says_what_is_there(folder: Path, finishe
     [
         ({"report": {"title": "Other"}}, {"report"}),
         (
-            {"analyses": [{"rsa": {"data": ["people.nc"], "n_draws": 20, "n_permutations": 50, "seed": 5}}, STUDY["analyses"][1]]},
+            {
+                "analyses": [
+                    {"rsa": {"data": ["people.nc"], "n_draws": 20, "n_permutations": 50, "seed": 5}},
+                    STUDY["analyses"][1],
+                ]
+            },
             {"rsa people", "figures rsa people", "report"},
         ),
         (
             {"networks": [STUDY["networks"][0], {**STUDY["networks"][1], "size": 4}]},
             {
-                "network pixels", "record pixels", "rdm pixels correlation", "rsa people", "figures rsa people",
-                "decoding pixels category", "figures decoding category", "report",
+                "network pixels",
+                "record pixels",
+                "rdm pixels correlation",
+                "rsa people",
+                "figures rsa people",
+                "decoding pixels category",
+                "figures decoding category",
+                "report",
             },
         ),
         ({"models": [{"label": "category", "name": "other"}]}, {"rsa people", "figures rsa people", "report"}),
     ],
-)  # fmt: skip
+)
 def test_a_change_runs_again_only_what_depends_on_it(done: Path, changes: dict, computed: set[str]) -> None:
     write(done, change(STUDY, **changes))
     assert set(run(done / "study.yaml", done / "out", progress=False).computed) == computed
@@ -172,8 +186,10 @@ def test_changed_data_reach_the_comparison(done: Path) -> None:
     people = load(done / "people.nc")
     save(people.assign(dissimilarity=people["dissimilarity"] * -1), done / "people.nc")
     assert set(run(done / "study.yaml", done / "out", progress=False).computed) == {
-        "rsa people", "figures rsa people", "report",
-    }  # fmt: skip
+        "rsa people",
+        "figures rsa people",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("harm", ["remove", "edit"])
@@ -212,7 +228,7 @@ def slow(*args, **options):
     network = opened(*args, **options)
     inner = network.preprocess
     def prepare(image):
-        time.sleep(0.1)
+        time.sleep(float(sys.argv[3]))
         return inner(image)
     prepare.describe = inner.describe
     network.preprocess = prepare
@@ -228,6 +244,7 @@ run(sys.argv[1], sys.argv[2], progress=False, say=lambda line: print(line, flush
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(folder: Path, finished: Path, moment: str) -> None:
     (folder / "child.py").write_text(CHILD)
     command = [sys.executable, str(folder / "child.py"), str(folder / "study.yaml"), str(folder / "out")]
+    command.append("0.1" if moment == "record gabor" else "0")
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     assert child.stdout is not None
     for line in child.stdout:
@@ -257,20 +274,54 @@ def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"models": [{"label": "categry"}]}, InputError, r"study\.yaml, analyses, step 1 \(rsa\), models: .*no label 'categry'; nearest: 'category'"),
-        ({"models": [{"label": "category", "groups": {"a": ["animal"]}}]}, InputError, r"groups: 'tool' belongs to no group"),
-        ({"analyses": [{"rsa": {"data": ["judgements"]}}]}, DataError, r"study\.yaml, analyses, step 1 \(rsa\), data: 'judgements' is no variable"),
-        ({"analyses": [{"decoding": {"labels": ["categry"]}}]}, InputError, r"study\.yaml, analyses, step 1 \(decoding\), labels: .*'categry'; nearest"),
+        (
+            {"models": [{"label": "categry"}]},
+            InputError,
+            r"study\.yaml, analyses, step 1 \(rsa\), models: .*no label 'categry'; nearest: 'category'",
+        ),
+        (
+            {"models": [{"label": "category", "groups": {"a": ["animal"]}}]},
+            InputError,
+            r"groups: 'tool' belongs to no group",
+        ),
+        (
+            {"analyses": [{"rsa": {"data": ["judgements"]}}]},
+            DataError,
+            r"study\.yaml, analyses, step 1 \(rsa\), data: 'judgements' is no variable",
+        ),
+        (
+            {"analyses": [{"decoding": {"labels": ["categry"]}}]},
+            InputError,
+            r"study\.yaml, analyses, step 1 \(decoding\), labels: .*'categry'; nearest",
+        ),
         ({"record": {"layers": ["convv"]}}, InputError, r"study\.yaml, networks, item 1 \(gabor\), record: .*convv"),
         ({"networks": [{"extractor": "gabor", "size": 4}]}, InputError, r"study\.yaml, networks, item 1"),
-        ({"stimuli": {"path": "pictures", "select": {"category": "plant"}}}, InputError, r"study\.yaml, stimuli: select: no stimulus has category 'plant'"),
+        (
+            {"stimuli": {"path": "pictures", "select": {"category": "plant"}}},
+            InputError,
+            r"study\.yaml, stimuli: select: no stimulus has category 'plant'",
+        ),
     ],
-)  # fmt: skip
-def test_what_does_not_fit_is_said_before_anything_is_written(folder: Path, changes: dict, kind: type, message: str) -> None:
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    folder: Path, changes: dict, kind: type, message: str
+) -> None:
     write(folder, change(STUDY, **changes))
     with pytest.raises(kind, match=message):
         run(folder / "study.yaml", folder / "out", progress=False)
     assert not (folder / "out").exists()
+
+
+def test_the_same_step_twice_with_other_options_keeps_both(folder: Path) -> None:
+    rdm = [{"rdm": {"labels": "category"}}, {"rdm": {}}, {"rdm": {"method": "euclidean", "networks": ["pixels"]}}]
+    twice = [{"rsa": {"data": ["people.nc"], "compare": compare}} for compare in ("pearson", "cosine")]
+    write(folder, change(STUDY, analyses=[*twice, *rdm]))
+    plan = run(folder / "study.yaml", folder / "out", dry_run=True).plan
+    ids = [step.id for step in plan.steps]
+    assert {"rsa people", "rsa people 2", "rdm pixels euclidean", "figures rdm gabor correlation 2"} <= set(ids)
+    assert sum(name.startswith("rdm") for name in ids) == 3  # one for each network and set of options
+    outputs = [name for step in plan.steps for name in step.outputs]
+    assert len(outputs) == len(set(outputs))
 
 
 def test_an_error_of_a_step_keeps_its_place_in_the_study(folder: Path) -> None:

@@ -54,18 +54,33 @@ def test_a_seed_of_a_step_wins_over_the_study_s(folder: Path) -> None:
     [
         ({"analysis": []}, "mine.yaml: unknown option 'analysis'; nearest: 'analyses'"),
         ({"networks": []}, "mine.yaml: option 'networks' is []"),
-        ({"networks": ["pixel"]}, "mine.yaml, networks, item 1, extractor: there is no extractor 'pixel'; nearest: 'pixels'"),
+        (
+            {"networks": ["pixel"]},
+            "mine.yaml, networks, item 1, extractor: there is no extractor 'pixel'; nearest: 'pixels'",
+        ),
         ({"networks": [{"name": "a"}]}, "mine.yaml, networks, item 1: `extractor: NAME` is missing"),
         ({"networks": ["pixels", "pixels"]}, "mine.yaml, networks, item 2: the name 'pixels' is taken"),
-        ({"networks": [{"extractor": "pixels", "name": "a b"}]}, "mine.yaml, networks, item 1, name: 'a b' also names files"),
+        (
+            {"networks": [{"extractor": "pixels", "name": "a b"}]},
+            "mine.yaml, networks, item 1, name: 'a b' also names files",
+        ),
         ({"stimuli": {"path": "picture"}}, "mine.yaml, stimuli, path: there is nothing at"),
         ({"stimuli": {"folder": "pictures"}}, "mine.yaml, stimuli: unknown option 'folder'"),
         ({"stimuli": []}, "mine.yaml, stimuli: the list is empty"),
         ({"record": {"layer": ["**"]}}, "mine.yaml, record: unknown option 'layer'; nearest: 'layers'"),
         ({"record": {"overwrite": True}}, "mine.yaml, record: 'overwrite' is decided by the study itself"),
-        ({"analyses": [{"rsa": {"data": ["a"]}}, {"rsaa": {}}]}, "mine.yaml, analyses, step 2: there is no analysis 'rsaa'; nearest: 'rsa'"),
-        ({"analyses": [{"rsa": {"data": ["a"], "compair": "cosine"}}]}, "mine.yaml, analyses, step 1 (rsa): unknown option 'compair'; nearest: 'compare'"),
-        ({"analyses": [{"rsa": {"data": ["a"], "n_draws": "many"}}]}, "mine.yaml, analyses, step 1 (rsa): option 'n_draws' is 'many'"),
+        (
+            {"analyses": [{"rsa": {"data": ["a"]}}, {"rsaa": {}}]},
+            "mine.yaml, analyses, step 2: there is no analysis 'rsaa'; nearest: 'rsa'",
+        ),
+        (
+            {"analyses": [{"rsa": {"data": ["a"], "compair": "cosine"}}]},
+            "mine.yaml, analyses, step 1 (rsa): unknown option 'compair'; nearest: 'compare'",
+        ),
+        (
+            {"analyses": [{"rsa": {"data": ["a"], "n_draws": "many"}}]},
+            "mine.yaml, analyses, step 1 (rsa): option 'n_draws' is 'many'",
+        ),
         ({"analyses": [{"rsa": {}}]}, "mine.yaml, analyses, step 1 (rsa): option 'data' is needed"),
         ({"analyses": [{"rsa": {"data": ["a"]}, "rdm": {}}]}, "mine.yaml, analyses, step 1: "),
         ({"models": [{"labels": "animal"}]}, "mine.yaml, models, item 1: unknown option 'labels'; nearest: 'label'"),
@@ -73,7 +88,7 @@ def test_a_seed_of_a_step_wins_over_the_study_s(folder: Path) -> None:
         ({"report": "yes"}, "mine.yaml, report: 'yes' is neither"),
         ({"study": "a/b"}, "mine.yaml, study: 'a/b' names a folder"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_with_file_step_and_key(folder: Path, change: dict, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         load_study(write(folder, GOOD | change))
@@ -106,7 +121,10 @@ def test_shipped_studies_are_good(name: str) -> None:
 
 
 def test_the_model_after_a_colon_goes_to_the_extractor() -> None:
-    assert network_settings("timm:resnet18", {"pretrained": True}) == ("timm", {"model": "resnet18", "pretrained": True})
+    assert network_settings("timm:resnet18", {"pretrained": True}) == (
+        "timm",
+        {"model": "resnet18", "pretrained": True},
+    )
     assert network_settings("checkpoint:w.safetensors", {})[1] == {"file": "w.safetensors"}
     with pytest.raises(InputError, match="takes no model after a colon"):
         network_settings("pixels:resnet18", {})
