@@ -256,10 +256,11 @@ def _split(y: np.ndarray, groups: np.ndarray | None, split: np.ndarray | None, o
     else:
         classes, counts = np.unique(y, return_counts=True)
         if groups is None and counts.min() < options.folds:
-            rare = str(classes[counts.argmin()])
+            rare, fewest = str(classes[counts.argmin()]), int(counts.min())
+            cure = f"use folds={fewest} or leave the class out" if fewest > 1 else "add stimuli or leave the class out"
             raise InputError(
-                f"class {rare!r} has {counts.min()} stimuli, fewer than the {options.folds} folds, so "
-                f"some folds would not test it; use folds={max(2, int(counts.min()))} or leave the class out"
+                f"class {rare!r} has {fewest} stimuli, fewer than the {options.folds} folds, so "
+                f"some folds would not test it; {cure}"
             )
         if groups is not None and len(np.unique(groups)) < options.folds:
             raise InputError(f"{len(np.unique(groups))} groups cannot fill {options.folds} folds; use fewer folds")
