@@ -668,6 +668,12 @@ def caption(result: xr.Dataset, *, bands: Literal["error", "interval"] = "error"
             f"The grey band is the noise ceiling, {low} to {high}: the range in which the best possible model would "
             "score, given how much the subjects differ."
         )
+        passing = [str(name) for name in result["model"].values[means > ceiling[1]]]
+        if passing and result.attrs.get("compare") == "spearman":
+            text.append(
+                f"Above it: {', '.join(passing)}. Spearman's upper ceiling holds for RDMs without ties; a model with "
+                "very many can pass it, which Pearson and cosine rule out."
+            )
     peaks = []
     for curve in curves:
         peak = _peak(result, curve.rows)

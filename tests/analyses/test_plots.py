@@ -169,6 +169,14 @@ def test_rsa_with_gaps_still_draws():
     assert "No significance was tested" in rsa_plot.caption(result)
 
 
+def test_rsa_caption_says_why_a_model_can_pass_spearmans_ceiling():
+    result = rsa_result()
+    assert "Above it" not in rsa_plot.caption(result)
+    result["mean"] = result["mean"].where(result["model"] != "animacy", float(result["ceiling_upper"]) + 0.02)
+    assert "Above it: animacy. Spearman's upper ceiling holds for RDMs without ties" in rsa_plot.caption(result)
+    assert "Above it" not in rsa_plot.caption(result.assign_attrs(compare="pearson"))
+
+
 def test_rsa_caption_is_complete():
     words = rsa_plot.caption(rsa_result())
     for part in (
