@@ -135,7 +135,7 @@ class ChunkTable:
         rows, columns = values.shape
         size = self.chunk_nbytes - CHECKSUM_BYTES
         padded = -(-self.chunk_nbytes // _ALIGNMENT) * _ALIGNMENT
-        memory = aligned_scratch(padded)
+        memory = scratch(padded)
         chunk = memory[:size].view(self.dtype).reshape(self.chunk_rows, self.width)
         if values.shape != chunk.shape:
             chunk[...] = np.nan
@@ -294,6 +294,8 @@ class ChunkTable:
 def scratch(nbytes: int) -> np.ndarray:
     """Give reusable memory of this thread: warm pages, so that a pass over a store does not fault in fresh ones.
 
+    It begins on a page, as direct I/O needs it.
+
     Parameters
     ----------
     nbytes : int
@@ -306,28 +308,8 @@ def scratch(nbytes: int) -> np.ndarray:
     """
     held = getattr(_SCRATCH, "memory", None)
     if held is None or held.nbytes < nbytes:
-        held = np.empty(nbytes, np.uint8)
+        held = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), np.uint8)
         _SCRATCH.memory = held
-    return held[:nbytes]
-
-
-def aligned_scratch(nbytes: int) -> np.ndarray:
-    """Give reusable memory of this thread that begins on a page, as direct I/O needs it.
-
-    Parameters
-    ----------
-    nbytes : int
-        Bytes wanted.
-
-    Returns
-    -------
-    ndarray
-        Of uint8, overwritten by the thread's next call.
-    """
-    held = getattr(_SCRATCH, "aligned", None)
-    if held is None or held.nbytes < nbytes:
-        held = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
-        _SCRATCH.aligned = held
     return held[:nbytes]
 
 
