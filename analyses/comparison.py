@@ -1,67 +1,114 @@
-"""Compare RDMs: Spearman, Pearson and cosine, on all stimuli and on bootstrap draws, with the ceilings of each measure.
+"""Compare RDMs by eight measures: on all stimuli, on many bootstrap draws at once, with the ceilings of each measure.
 
-Every measure is a scalar product of normalised vectors of dissimilarities: ranks (centred, unit norm) for Spearman,
-centred and unit norm for Pearson, unit norm for cosine. A bootstrap draw weighs each pair, so resampled scores are
-ratios of weighted moments, and resampled ranks follow from one sort and a cumulative sum.
+A bootstrap draw is a vector of multiplicities of the stimuli, w, or of the subjects, u. A pair of stimuli i < j counts
+``w_i * w_j`` times and copies of one stimulus never pair; subjects count u times in means and in pooled RDMs, and a
+subject is left out of a pooled RDM with all its copies.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
-from actkit.compute import spans
-from actkit.resampling import pair_weights
+from actkit.analyses import rank_draws
+from actkit.analyses.comparison_parts import (
+    as_counts,
+    as_vectors,
+    drawn_scores,
+    everything_once,
+    filled,
+    linear_ceilings,
+    matching,
+    paired_linear,
+    permutable,
+    plain_ceilings,
+    plain_scores,
+    products,
+    rank_ceilings,
+    totals,
+    whole_rows,
+)
+from actkit.analyses.measures import KENDALL, LINEAR, RANKED, Compare, check_measure, normalised, prepared, stimuli_of
+from actkit.analyses.threads import in_blocks, single_blas
+from actkit.errors import InputError
 
-Compare = Literal["spearman", "pearson", "cosine"]
+__all__ = [
+    "Compare",
+    "Resampled",
+    "ceilings",
+    "forms",
+    "paired_scores",
+    "permuted_scores",
+    "prepared",
+    "resample",
+    "resampled_scores",
+    "scores",
+]
 
-# Fixed block sizes: results must not depend on the machine. 4096 pairs × 512 draws are 17 MB of pair weights.
-_PAIR_BLOCK = 4096
-_DRAW_BLOCK = 512
-_RANK_BUFFER = 8_000_000  # values, 64 MB
-_INDEX_LIMIT = 32_000_000  # values; above, index arrays are kept in half the memory
+Target = Literal["stimulus", "subject", "both"]
 
-# A weighted variance below this share of the second moment is rounding: the vector is constant in that draw.
-_CONSTANT = 1e-12
+_PERMUTED_VALUES = 8_000_000  # of shuffled RDMs at a time, 64 MB
 
 
-def prepared(vectors: np.ndarray, compare: Compare) -> np.ndarray:
-    """Bring RDM vectors to the scale on which they are compared.
+@dataclass(frozen=True)
+class Resampled:
+    """Scores and ceilings on bootstrap draws.
 
-    Parameters
+    Attributes
     ----------
-    vectors : numpy.ndarray
-        ``(k, pairs)`` dissimilarities.
-    compare : {"spearman", "pearson", "cosine"}
-        The measure.
-
-    Returns
-    -------
-    numpy.ndarray of float64
-        ``(k, pairs)`` rows of unit norm, centred for Spearman (ranks) and Pearson. A row with a missing value, a
-        constant row (Spearman, Pearson) and a row of zeros (cosine) are all NaN: they have no score.
+    score : numpy.ndarray
+        ``(draws, models, subjects)`` every model with every subject on the stimuli of each draw; subject multiplicities
+        do not enter. Without draws of stimuli: a read-only view that repeats the scores on all stimuli.
+    full : numpy.ndarray
+        ``(models, subjects)`` scores on all stimuli.
+    subjects : numpy.ndarray or None
+        ``(draws, subjects)`` multiplicities.
+    lower, upper : dict of str to numpy.ndarray
+        ``(draws,)`` ceilings, means over the distinct subjects drawn. Keys: ``"stimulus"`` (drawn stimuli, every
+        subject once), ``"subject"`` (all stimuli, drawn subjects), ``"both"``. Empty if none were asked for. NaN for
+        draws with fewer than three distinct stimuli, with a single distinct subject, or with a subject whose drawn
+        dissimilarities are all equal.
     """
-    values = np.asarray(vectors, dtype=np.float64)
-    whole = ~np.isnan(values).any(axis=1)
-    out = np.full(values.shape, np.nan)
-    rows = values[whole]
-    if not len(rows):
-        return out
-    if compare == "spearman":
-        rows = stats.rankdata(rows, axis=1)
-    # Divided by the largest value first: squares of very small or very large dissimilarities leave the number range.
-    top = np.abs(rows).max(axis=1, keepdims=True)
-    rows = np.divide(rows, top, out=np.zeros_like(rows), where=top > 0)
-    scale = np.square(rows).sum(axis=1)
-    if compare != "cosine":
-        rows = rows - rows.mean(axis=1, keepdims=True)
-    squares = np.square(rows).sum(axis=1)
-    varies = squares > _CONSTANT**2 * scale
-    norm = np.sqrt(np.where(varies, squares, np.nan))
-    out[whole] = rows / norm[:, None]
-    return out
+
+    score: np.ndarray
+    full: np.ndarray
+    subjects: np.ndarray | None
+    lower: dict[str, np.ndarray] = field(default_factory=dict)
+    upper: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def mean(self, target: Target) -> np.ndarray:
+        """Mean score of each model over the subjects of each draw.
+
+        Parameters
+        ----------
+        target : {"stimulus", "subject", "both"}
+            What is drawn: stimuli (every subject once), subjects (on all stimuli; they count as often as they were
+            drawn), or both.
+
+        Returns
+        -------
+        numpy.ndarray of float64
+            ``(draws, models)``; NaN where a drawn subject has no score.
+
+        Raises
+        ------
+        InputError
+            If subjects were not drawn.
+        """
+        if target == "stimulus":
+            return self.score.mean(axis=2)
+        if self.subjects is None:
+            raise InputError(f"there are no draws of subjects, so no mean for {target!r}; give `subjects` to resample")
+        share = self.subjects / self.subjects.sum(axis=1, keepdims=True)
+        values = self.full if target == "subject" else self.score
+        known = np.isfinite(values)
+        subscripts = "ks,ds->dk" if target == "subject" else "dks,ds->dk"
+        mean = np.einsum(subscripts, np.where(known, values, 0.0), share)
+        if known.all():
+            return mean
+        return np.where(np.einsum(subscripts, (~known).astype(float), share) > 0, np.nan, mean)
 
 
 def scores(models: np.ndarray, data: np.ndarray, compare: Compare) -> np.ndarray:
@@ -73,30 +120,33 @@ def scores(models: np.ndarray, data: np.ndarray, compare: Compare) -> np.ndarray
         ``(models, pairs)`` dissimilarities.
     data : numpy.ndarray
         ``(subjects, pairs)`` dissimilarities.
-    compare : {"spearman", "pearson", "cosine"}
+    compare : str
         The measure.
 
     Returns
     -------
     numpy.ndarray of float64
-        ``(models, subjects)``; NaN where a side has no score (see `prepared`).
+        ``(models, subjects)``; NaN where a side has no score (see :func:`prepared`).
     """
-    with np.errstate(invalid="ignore"):
-        return np.clip(prepared(models, compare) @ prepared(data, compare).T, -1.0, 1.0)
+    check_measure(compare)
+    models, data = matching(models, data)
+    return plain_scores(models, data, compare)
 
 
 def ceilings(data: np.ndarray, compare: Compare) -> tuple[np.ndarray, np.ndarray]:
     """Bound what any model can score with each subject.
 
     The upper bound compares a subject with the RDM that scores best over all subjects; the lower bound with the same
-    made from the other subjects. That best RDM is the mean of the unit-norm RDMs for cosine, of the z-scored RDMs for
-    Pearson, and the ranks of the mean of the ranks for Spearman (not the ranks of the mean RDM).
+    made from the other subjects. That best RDM is the mean of the subjects' vectors scaled to unit length in the
+    measure's own metric (cosine, Pearson after centring, whitened), and the ranks of the mean of the ranks for
+    Spearman and rho-a. For Kendall's tau the ranks of the mean ranks are an approximation: the best order is
+    NP-hard to find.
 
     Parameters
     ----------
     data : numpy.ndarray
         ``(subjects, pairs)`` dissimilarities without missing values.
-    compare : {"spearman", "pearson", "cosine"}
+    compare : str
         The measure.
 
     Returns
@@ -109,25 +159,174 @@ def ceilings(data: np.ndarray, compare: Compare) -> tuple[np.ndarray, np.ndarray
     ----------
     Nili et al. (2014), A toolbox for representational similarity analysis, PLoS Computational Biology 10.
     """
-    n_subjects = len(data)
-    if n_subjects < 2:
-        nothing = np.full(n_subjects, np.nan)
-        return nothing, nothing.copy()
-    unit = prepared(data, compare)
-    if compare == "spearman":
-        # Twice the mid-ranks are whole numbers, so that sums over subjects tie exactly where they should.
-        ranks = np.rint(2 * stats.rankdata(np.asarray(data, dtype=np.float64), axis=1))
-        total = ranks.sum(axis=0)
-        upper = unit @ prepared(total[None], compare)[0]
-        lower = np.array([unit[s] @ prepared((total - ranks[s])[None], compare)[0] for s in range(n_subjects)])
-        return lower, upper
-    similar = unit @ unit.T
-    together = similar.sum(axis=1)
-    own = np.diagonal(similar)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        upper = together / np.sqrt(similar.sum())
-        lower = (together - own) / np.sqrt(similar.sum() - 2 * together + own)
-    return lower, upper
+    data = as_vectors(data)
+    check_measure(compare)
+    return plain_ceilings(data, compare)
+
+
+def resample(
+    models: np.ndarray,
+    data: np.ndarray,
+    stimuli: np.ndarray | None,
+    subjects: np.ndarray | None,
+    compare: Compare,
+    *,
+    with_ceilings: bool = True,
+    workers: int | None = None,
+    device: str | None = None,
+) -> Resampled:
+    """Compare every model with every subject on bootstrap draws, with the ceilings of every draw.
+
+    Parameters
+    ----------
+    models : numpy.ndarray
+        ``(models, pairs)`` dissimilarities.
+    data : numpy.ndarray
+        ``(subjects, pairs)`` dissimilarities.
+    stimuli : numpy.ndarray of int or None
+        ``(draws, stimuli)`` multiplicities; None keeps all stimuli in every draw.
+    subjects : numpy.ndarray of int or None
+        ``(draws, subjects)`` multiplicities; None draws no subjects.
+    compare : str
+        The measure.
+    with_ceilings : bool
+        Compute the ceilings of the draws too.
+    workers : int, optional
+        Threads; by default one for each processor that this process may use. The numbers are the same for any.
+    device : str, optional
+        Torch device for the measures that are matrix products (Pearson, cosine, whitened); numpy by default.
+
+    Returns
+    -------
+    Resampled
+        Scores and ceilings.
+
+    Raises
+    ------
+    InputError
+        If the draws do not fit the RDMs, hold anything but counts, or there are neither stimuli nor subjects.
+
+    References
+    ----------
+    Schütt et al. (2023), Statistical inference on representational geometries, eLife 12.
+    """
+    check_measure(compare)
+    models, data = matching(models, data)
+    everything = everything_once(models)
+    if stimuli is None and subjects is None:
+        raise InputError("neither stimuli nor subjects are drawn; give the multiplicities of one of them")
+    drawn = None if stimuli is None else as_counts(stimuli, everything.shape[1], "stimuli")
+    people = None if subjects is None else as_counts(subjects, len(data), "subjects")
+    if drawn is not None and people is not None and len(drawn) != len(people):
+        raise InputError(
+            f"{len(drawn)} draws of stimuli and {len(people)} of subjects; a draw of both needs one of each"
+        )
+    full = plain_scores(models, data, compare)
+    similar = None
+    if drawn is None:
+        assert people is not None
+        score = np.broadcast_to(full, (len(people), *full.shape))
+    else:
+        score, similar = drawn_scores(models, data, drawn, compare, with_ceilings, workers, device)
+    bounds = {}
+    if with_ceilings and compare in LINEAR:
+        bounds = linear_ceilings(data, similar, people, compare)
+    elif with_ceilings:
+        bounds = rank_ceilings(data, drawn, people, compare, workers)
+    lower, upper = ({name: pair[side] for name, pair in bounds.items()} for side in (0, 1))
+    return Resampled(score, full, people, lower, upper)
+
+
+def paired_scores(
+    predictions: np.ndarray, data: np.ndarray, weights: np.ndarray, compare: Compare, workers: int | None = None
+) -> np.ndarray:
+    """Compare another prediction on each draw with every subject, as cross-validation needs.
+
+    Parameters
+    ----------
+    predictions : numpy.ndarray
+        ``(draws, pairs)`` one RDM for each draw.
+    data : numpy.ndarray
+        ``(subjects, pairs)`` dissimilarities.
+    weights : numpy.ndarray of int
+        ``(draws, stimuli)`` multiplicities of the stimuli.
+    compare : str
+        The measure.
+    workers : int, optional
+        Threads.
+
+    Returns
+    -------
+    numpy.ndarray of float64
+        ``(draws, subjects)``.
+    """
+    check_measure(compare)
+    predictions, data = matching(predictions, data)
+    drawn = as_counts(weights, stimuli_of(data.shape[1]), "stimuli")
+    if len(drawn) != len(predictions):
+        raise InputError(f"{len(predictions)} predictions for {len(drawn)} draws; give one for each draw")
+    whole, known = whole_rows(predictions), whole_rows(data)
+    x, y = filled(predictions, whole), filled(data, known)
+    if compare in KENDALL:
+        out = rank_draws.paired_kendall(x, y, drawn, compare, workers)
+    elif compare in RANKED:
+        cross, own, theirs = rank_draws.paired_forms(x, y, drawn, workers)
+        out = normalised(cross[:, None], own[:, None], theirs, compare, totals(drawn))[:, 0]
+    else:
+        out = paired_linear(x, y, drawn, compare, workers)
+    out[~whole] = np.nan
+    out[:, ~known] = np.nan
+    return out
+
+
+def forms(
+    vectors: np.ndarray,
+    weights: np.ndarray | None,
+    compare: Compare,
+    workers: int | None = None,
+    device: str | None = None,
+) -> np.ndarray:
+    """Bilinear form of every RDM with every other on each draw, in the units of the RDMs.
+
+    The scores are ``F_ab / sqrt(F_aa * F_bb)`` (for rho-a ``12 F_ab / (N³ - N)`` with N pairs); sums of RDMs have the
+    sums of forms (not for ranks, which are those of each RDM in each draw).
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray
+        ``(v, pairs)`` dissimilarities.
+    weights : numpy.ndarray of int or None
+        ``(draws, stimuli)`` multiplicities; None: one draw of all stimuli.
+    compare : str
+        A measure that is a scalar product: weighted products (cosine), of centred values (Pearson), of centred
+        mid-ranks (Spearman, rho-a), whitened.
+    workers : int, optional
+        Threads.
+    device : str, optional
+        Torch device, as in :func:`resample`.
+
+    Returns
+    -------
+    numpy.ndarray of float64
+        ``(draws, v, v)``; NaN for draws with fewer than three distinct stimuli and for RDMs with missing values.
+
+    Raises
+    ------
+    InputError
+        For Kendall's tau, which has no form.
+    """
+    check_measure(compare, without=KENDALL)
+    vectors = as_vectors(vectors)
+    everything = everything_once(vectors)
+    drawn = everything if weights is None else as_counts(weights, everything.shape[1], "stimuli")
+    whole = whole_rows(vectors)
+    first, second = np.triu_indices(len(vectors))
+    values = products(filled(vectors, whole), first, second, drawn, compare, workers, device)
+    out = np.empty((len(drawn), len(vectors), len(vectors)))
+    out[:, first, second] = out[:, second, first] = values.T
+    out[:, ~whole] = np.nan
+    out[:, :, ~whole] = np.nan
+    return out
 
 
 def resampled_scores(models: np.ndarray, data: np.ndarray, weights: np.ndarray, compare: Compare) -> np.ndarray:
@@ -140,8 +339,8 @@ def resampled_scores(models: np.ndarray, data: np.ndarray, weights: np.ndarray, 
     data : numpy.ndarray
         ``(subjects, pairs)`` dissimilarities.
     weights : numpy.ndarray of int
-        ``(draws, stimuli)`` multiplicities of the stimuli. A pair i < j counts ``w_i * w_j`` times; copies never pair.
-    compare : {"spearman", "pearson", "cosine"}
+        ``(draws, stimuli)`` multiplicities of the stimuli.
+    compare : str
         The measure.
 
     Returns
@@ -150,124 +349,16 @@ def resampled_scores(models: np.ndarray, data: np.ndarray, weights: np.ndarray, 
         ``(draws, models, subjects)``; NaN where a draw leaves no score: fewer than three distinct stimuli, or a model
         or subject whose drawn dissimilarities are all equal.
     """
-    n = weights.shape[1]
-    row, column = np.triu_indices(n, 1)
-    out = np.full((len(weights), len(models), len(data)), np.nan)
-    usable = ~np.isnan(models).any(axis=1)
-    if usable.any():
-        function = _resampled_ranks if compare == "spearman" else _resampled_moments
-        for start, stop in spans(len(weights), _DRAW_BLOCK):
-            draws = function(models[usable], data, weights[start:stop], row, column, compare)
-            draws[np.count_nonzero(weights[start:stop], axis=1) < 3] = np.nan
-            out[start:stop, usable] = draws
-    return out
+    return resample(models, data, weights, None, compare, with_ceilings=False).score
 
 
-def _resampled_moments(
-    models: np.ndarray, data: np.ndarray, weights: np.ndarray, row: np.ndarray, column: np.ndarray, compare: Compare
+def permuted_scores(
+    models: np.ndarray, data: np.ndarray, permutations: np.ndarray, compare: Compare, workers: int | None = None
 ) -> np.ndarray:
-    """Pearson and cosine on a block of draws: weighted moments by matrix products, a block of pairs at a time."""
-    n_models, n_subjects, n_draws = len(models), len(data), len(weights)
-    # Scores keep their value under a change of scale (and, for Pearson, origin); moments of numbers near 1 round less.
-    size = np.sqrt(len(row))
-    m, d = ((np.nan_to_num(prepared(rdms, compare), nan=0.0) * size) for rdms in (models, data))
-    cross = np.zeros((n_models * n_subjects, n_draws))
-    square_m, sum_m = np.zeros((2, n_models, n_draws))
-    square_d, sum_d = np.zeros((2, n_subjects, n_draws))
-    total = np.zeros(n_draws)
-    for start, stop in spans(len(row), _PAIR_BLOCK):
-        w = pair_weights(weights, row[start:stop], column[start:stop])
-        a, b = m[:, start:stop], d[:, start:stop]
-        cross += (a[:, None] * b[None]).reshape(n_models * n_subjects, -1) @ w
-        square_m += np.square(a) @ w
-        square_d += np.square(b) @ w
-        if compare == "pearson":
-            sum_m += a @ w
-            sum_d += b @ w
-            total += w.sum(axis=0)
-    by_subject = cross.reshape(n_models, n_subjects, n_draws)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if compare == "pearson":
-            by_subject -= sum_m[:, None] * sum_d[None] / total
-            var_m, var_d = square_m - sum_m**2 / total, square_d - sum_d**2 / total
-        else:
-            var_m, var_d = square_m, square_d
-        var_m = np.where(var_m > _CONSTANT * square_m, var_m, np.nan)
-        var_d = np.where(var_d > _CONSTANT * square_d, var_d, np.nan)
-        result = by_subject / np.sqrt(var_m[:, None] * var_d[None])
-    return np.clip(result, -1.0, 1.0).transpose(2, 0, 1)
-
-
-class _Sorted:
-    """One RDM sorted once, from which the mid-ranks of every draw follow by cumulative sums.
-
-    With C the cumulative pair weights in sorted order, an element of a tie group that spans positions lo … hi − 1 has
-    the weighted mid-rank (C[lo] + C[hi] + 1) / 2, and C[lo] + C[hi] − C[end] is twice its distance to the mean rank.
-    """
-
-    def __init__(self, vector: np.ndarray, index: type) -> None:
-        n = len(vector)
-        order = np.argsort(vector, kind="stable")
-        ordered = vector[order]
-        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        group = np.repeat(np.arange(len(first)), np.diff(np.append(first, n)))
-        self.order: np.ndarray = order.astype(index)
-        self.low: np.ndarray = np.empty(n, dtype=index)
-        self.low[order] = first[group]
-        self.high: np.ndarray | None = None
-        if len(first) < n:
-            self.high = np.empty(n, dtype=index)
-            self.high[order] = np.append(first[1:], n)[group]
-
-    def ranks(self, w: np.ndarray, total: float, cumulative: np.ndarray, out: np.ndarray) -> None:
-        """Write twice the centred mid-ranks of one draw to `out`; `cumulative` is scratch of one element more."""
-        np.take(w, self.order, out=out, mode="clip")
-        np.cumsum(out, out=cumulative[1:])
-        np.take(cumulative, self.low, out=out, mode="clip")
-        if self.high is None:  # C[hi] = C[lo] + w where nothing ties
-            out *= 2
-            out += w
-        else:
-            out += cumulative[self.high]
-        out -= total
-
-
-def _resampled_ranks(
-    models: np.ndarray, data: np.ndarray, weights: np.ndarray, row: np.ndarray, column: np.ndarray, compare: Compare
-) -> np.ndarray:
-    """Spearman on a block of draws: exact weighted mid-ranks of every RDM, then one small matrix product a draw."""
-    pairs, n_models, n_subjects = len(row), len(models), len(data)
-    index = np.intp if pairs * (n_models + n_subjects) <= _INDEX_LIMIT else np.int32
-    sorted_models = [_Sorted(vector, index) for vector in models]
-    sorted_data = [_Sorted(vector, index) for vector in data]
-    cumulative = np.zeros(pairs + 1)
-    rank_d = np.empty((n_subjects, pairs))
-    chunk = max(1, _RANK_BUFFER // pairs)
-    rank_m = np.empty((min(chunk, n_models), pairs))
-    result = np.full((len(weights), n_models, n_subjects), np.nan)
-    for draw, multiplicity in enumerate(weights.astype(np.float64)):
-        w = multiplicity[row] * multiplicity[column]
-        total = w.sum()
-        for s, rdm in enumerate(sorted_data):
-            rdm.ranks(w, total, cumulative, rank_d[s])
-        weighted = rank_d * w
-        var_d = np.einsum("sp,sp->s", weighted, rank_d)
-        for start, stop in spans(n_models, chunk):
-            block = rank_m[: stop - start]
-            for k in range(start, stop):
-                sorted_models[k].ranks(w, total, cumulative, block[k - start])
-            cross = block @ weighted.T
-            np.square(block, out=block)
-            norms = np.sqrt((block @ w)[:, None] * var_d)
-            np.divide(cross, norms, out=result[draw, start:stop], where=norms > 0)
-    return np.clip(result, -1.0, 1.0)
-
-
-def permuted_scores(models: np.ndarray, data: np.ndarray, permutations: np.ndarray, compare: Compare) -> np.ndarray:
     """Score every model against the subjects' mean after permuting the stimulus labels.
 
-    The same permutation is applied for all models and all subjects. Since every score is a scalar product, the mean
-    over subjects is the product with the mean of the normalised subjects, and only that one RDM is permuted.
+    The same permutation is applied for all models and all subjects. Where a score is a scalar product, the mean over
+    subjects is the product with the mean of the normalised subjects, and only that one RDM is permuted.
 
     Parameters
     ----------
@@ -277,26 +368,40 @@ def permuted_scores(models: np.ndarray, data: np.ndarray, permutations: np.ndarr
         ``(subjects, pairs)`` dissimilarities.
     permutations : numpy.ndarray of int
         ``(permutations, stimuli)``.
-    compare : {"spearman", "pearson", "cosine"}
+    compare : str
         The measure.
+    workers : int, optional
+        Threads.
 
     Returns
     -------
     numpy.ndarray of float64
         ``(models, permutations)`` subject-mean scores; NaN for a model without a score.
     """
-    n = permutations.shape[1]
+    check_measure(compare)
+    models, data = matching(models, data)
+    shuffles = np.asarray(permutations, dtype=np.int64)
+    if compare in KENDALL:
+        whole = whole_rows(models)
+        if not whole_rows(data).all():
+            return np.full((len(models), len(shuffles)), np.nan)
+        out = rank_draws.kendall_permuted(filled(models, whole), data, shuffles, compare, workers).T
+        out[~whole] = np.nan
+        return out
+    mine, mean = permutable(models, data, compare)
+    n = shuffles.shape[1]
     row, column = np.triu_indices(n, 1)
-    mean = prepared(data, compare).mean(axis=0)
     square = np.zeros((n, n))
     square[row, column] = square[column, row] = mean
-    unit = prepared(models, compare)
-    defined = ~np.isnan(unit).any(axis=1)
-    unit = unit[defined]
-    out = np.full((len(models), len(permutations)), np.nan)
     flat = square.ravel()
-    for start, stop in spans(len(permutations), max(1, min(256, _RANK_BUFFER // len(row)))):
-        block = permutations[start:stop]
-        shuffled = flat.take(block[:, row] * n + block[:, column])
-        out[defined, start:stop] = unit @ shuffled.T
+    defined = whole_rows(mine)
+    mine = mine[defined]
+    out = np.full((len(models), len(shuffles)), np.nan)
+
+    def block(start: int, stop: int) -> None:
+        part = shuffles[start:stop]
+        out[defined, start:stop] = mine @ flat.take(part[:, row] * n + part[:, column]).T
+
+    with single_blas():
+        in_blocks(block, len(shuffles), max(1, min(256, _PERMUTED_VALUES // len(row))), workers)
     return out
