@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
+from actkit.analyses.source import choose_layers, open_source
 from actkit.compute import format_bytes, parse_bytes
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError, nearest
@@ -123,10 +124,8 @@ def decode(
     Hastie & Tibshirani (2004), Efficient quadratic regularization for expression arrays, Biostatistics 5 (row-space
     coordinates); Wilson (1927), JASA 22.
     """
-    from actkit.analyses.rdm import _choose, _open
-
-    opened = _open(source, ids)
-    chosen = _choose(opened.layers, options.layers)
+    opened = open_source(source, ids)
+    chosen = choose_layers(opened.layers, options.layers)
     stimuli = [str(i) for i in opened.ids]
     name, y = _column(labels, "labels", stimuli, opened.labels)
     by_group = None if groups is None else _column(groups, "groups", stimuli, opened.labels)[1]
