@@ -44,19 +44,24 @@ _CORE = {
     "verify_store": "actkit.store",
 }
 _ROOMS = {
+    "commonality": ("actkit.analyses", "commonality", "commonality"),
     "decode": ("actkit.analyses", "decoding", "decode"),
     "extract": ("actkit.engines", "record", "extract"),
     "import_features": ("actkit.engines", "features", "import_features"),
     "load_data": ("actkit.data_specs", "actkit", "load"),
     "noise_ceiling": ("actkit.analyses", "noise_ceiling", "noise_ceiling"),
     "rdm": ("actkit.analyses", "rdm", "rdm"),
+    "reliability": ("actkit.analyses", "reliability", "reliability"),
     "rsa": ("actkit.analyses", "rsa", "rsa"),
+    "similarity": ("actkit.analyses", "similarity", "similarity"),
+    "time_rdms": ("actkit.analyses", "time_rdms", "time_rdms"),
 }
 
 __all__ = [
     "Network",
     "Stimuli",
     "as_stimuli",
+    "commonality",
     "decode",
     "extract",
     "import_features",
@@ -67,9 +72,12 @@ __all__ = [
     "open_store",
     "plot",
     "rdm",
+    "reliability",
     "rsa",
     "run",
     "save",
+    "similarity",
+    "time_rdms",
     "to_table",
     "verify_store",
 ]

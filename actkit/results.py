@@ -221,25 +221,45 @@ def load(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path} cannot be read as a netCDF result: {error}") from error
 
 
-def to_table(dataset: xr.Dataset) -> pd.DataFrame:
+# Dims along which a table would repeat all its other rows; `to_table(over=…)` asks for one of them.
+_APART = ("draw", "pair", "other_model")
+
+
+def to_table(dataset: xr.Dataset, over: str | None = None) -> pd.DataFrame:
     """Lay a result out as one tidy table, a row for each combination of its dimensions.
 
-    Variables of fewer dimensions repeat; variables over ``draw`` or ``pair`` are left out, since
-    they would multiply the rows (take them from the Dataset).
+    Variables of fewer dimensions repeat. Variables over ``draw``, ``pair`` or ``other_model`` are left out, since they
+    would multiply the rows; `over` gives them a table of their own.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         A result.
+    over : str, optional
+        Take only the variables along this dim: ``to_table(result, over="other_model")`` holds the tests between every
+        two models of an RSA.
 
     Returns
     -------
     pandas.DataFrame
         Coordinates first, then variables.
+
+    Raises
+    ------
+    InputError
+        If the result has no variable along `over`.
     """
-    kept = dataset.drop_dims([dim for dim in ("draw", "pair") if dim in dataset.dims])
-    table = kept.to_dataframe() if kept.dims else kept.expand_dims("row").to_dataframe()
+    if over is not None:
+        names = [name for name in dataset.data_vars if over in dataset[name].dims]
+        if not names:
+            raise InputError(
+                f"the result has no variable along {over!r}; its dims are {', '.join(map(str, dataset.dims))}"
+            )
+        dataset = dataset[names]
+    elif any(dim not in _APART for dim in dataset.dims):
+        dataset = dataset.drop_dims([dim for dim in _APART if dim in dataset.dims])
+    table = dataset.to_dataframe() if dataset.dims else dataset.expand_dims("row").to_dataframe()
     table = table.reset_index()
-    coordinates = [str(name) for name in kept.coords if str(name) in table.columns]
+    coordinates = [str(name) for name in dataset.coords if str(name) in table.columns]
     rest = [name for name in table.columns if name not in coordinates and name != "row"]
     return table[[*coordinates, *rest]]

@@ -92,3 +92,22 @@ json_values = st.recursive(
 def test_fingerprints_are_equal_exactly_when_values_are(first, second):
     same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
     assert (results.fingerprint(first) == results.fingerprint(second)) == same
+
+
+def test_variables_along_a_second_model_have_a_table_of_their_own():
+    result = xr.Dataset(
+        {
+            "mean": ("model", [0.1, 0.2]),
+            "difference": (("model", "other_model"), [[np.nan, -0.1], [0.1, np.nan]]),
+            "draw_mean": (("draw", "model"), np.zeros((3, 2))),
+        },
+        coords={"model": ["a", "b"], "other_model": ["a", "b"]},
+    )
+    table = results.to_table(result)
+    assert table.columns.tolist() == ["model", "mean"]
+    assert len(table) == 2
+    pairs = results.to_table(result, over="other_model")
+    assert pairs.set_index(["model", "other_model"]).loc[("b", "a"), "difference"] == 0.1
+    assert len(results.to_table(result, over="draw")) == 6
+    with pytest.raises(InputError, match="'layer'"):
+        results.to_table(result, over="layer")

@@ -8,11 +8,13 @@ import pytest
 from scipy import stats
 
 from actkit.analyses.comparison import ceilings, prepared, scores
+from actkit.analyses.measures import MEASURES as MEASURES_OF_ALL
 from actkit.analyses.noise_ceiling import noise_ceiling
+from actkit.analyses.noise_ceiling_plot import alt_text, caption, plot
 from actkit.errors import InputError
 from actkit.recordings import rdm_dataset, to_rsatoolbox
 
-MEASURES = ("spearman", "pearson", "cosine")
+MEASURES = ("spearman", "pearson", "cosine")  # those with a plain definition of two lines
 REAL = Path(os.environ.get("ACTKIT_DATA", "nowhere")) / "kriegeskorte2008_92images"
 
 
@@ -58,6 +60,51 @@ def test_ceilings_by_the_plain_definition(compare):
     for s, x in enumerate(data):
         assert upper[s] == pytest.approx(similarity(unit.mean(axis=0), x), abs=1e-12)
         assert lower[s] == pytest.approx(similarity(np.delete(unit, s, axis=0).mean(axis=0), x), abs=1e-12)
+
+
+@pytest.mark.parametrize("compare", MEASURES_OF_ALL)
+def test_every_measure_has_ceilings(compare):
+    """Lower below upper; the attribute says which are approximate."""
+    result = noise_ceiling(judges(ties=True), compare=compare)
+    assert (result.ceiling_lower_subject < result.ceiling_upper_subject).all()
+    assert ("approximate" in result.attrs["ceiling_note"]) == compare.startswith("tau")
+    assert ("approximate" in noise_ceiling(judges(k=2), compare=compare).attrs["ceiling_note"]) == compare.startswith(
+        "tau"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compare", ["rho-a", "tau-a"])
+def test_ceilings_of_ranks_are_rsatoolboxs(compare):
+    from rsatoolbox.inference import boot_noise_ceiling
+
+    data = judges(ties=True, n=8)
+    result = noise_ceiling(data, compare=compare)
+    theirs = boot_noise_ceiling(to_rsatoolbox(data), method=compare)
+    np.testing.assert_allclose([result.ceiling_lower, result.ceiling_upper], theirs, rtol=0, atol=1e-12)
+
+
+def test_ceilings_over_time_are_those_of_each_bin(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=45) + rng.normal(size=(5, 3, 45))
+    ids = [f"i{k}" for k in range(10)]
+    data = rdm_dataset(
+        values, [f"s{k}" for k in range(5)], "subject", ids, "x", "judges", time=[-50.0, 0.0, 50.0], time_units="ms"
+    )
+    result = noise_ceiling(data)
+    assert result.ceiling_lower_subject.dims == ("subject", "time")
+    for t in range(3):
+        one = noise_ceiling(data.isel(time=t, drop=True))
+        for name in ("ceiling_lower", "ceiling_upper", "ceiling_upper_subject"):
+            np.testing.assert_allclose(result[name].isel(time=t), one[name], rtol=0, atol=1e-13)
+    figure = plot(result)
+    band = figure.axes[0]
+    assert band.get_xlabel() == "Time (ms)"
+    np.testing.assert_array_equal(band.lines[5].get_ydata(), result.ceiling_lower.values)
+    assert "over time" in caption(result)
+    assert "over time" in alt_text(result)
+    with pytest.raises(InputError, match="single subject"):
+        plot(noise_ceiling(data.isel(subject=[0])))
 
 
 @pytest.mark.parametrize("compare", ["pearson", "cosine"])

@@ -8,12 +8,13 @@ import xarray as xr
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from actkit.analyses import comparison
-from actkit.analyses.comparison import permuted_scores, prepared, resampled_scores, scores
-from actkit.analyses.rsa import _Draws, families, rsa
+from actkit.analyses import rsa as module
+from actkit.analyses.comparison import resample, scores
+from actkit.analyses.models import selection, weighted
+from actkit.analyses.rsa import families, rsa
 from actkit.errors import InputError
 from actkit.recordings import category_rdms, rdm_dataset, select_stimuli, to_rsatoolbox
-from actkit.resampling import bootstrap_weights, permutations
+from actkit.resampling import bootstrap_weights
 from actkit.results import load, save, to_table
 
 MEASURES = ("spearman", "pearson", "cosine")
@@ -62,14 +63,6 @@ def test_scores_are_scipys(compare, ties):
     np.testing.assert_allclose(result.sem_subject, stats.sem(result.score.values, axis=1))
 
 
-def test_scores_do_not_depend_on_scale():
-    models, _ = simulated()
-    vectors = models.dissimilarity.values
-    for scale in (1e-200, 1e200):
-        np.testing.assert_allclose(prepared(vectors * scale, "cosine"), prepared(vectors, "cosine"), rtol=1e-12)
-        np.testing.assert_allclose(prepared(vectors * scale, "pearson"), prepared(vectors, "pearson"), atol=1e-12)
-
-
 def test_stimuli_are_matched_by_id():
     models, data = simulated()
     order = np.random.default_rng(1).permutation(14)
@@ -85,71 +78,6 @@ def test_stimuli_are_matched_by_id():
 # --------------------------------------------------------------------------------------------- bootstrap
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("compare", MEASURES)
-def test_draws_by_the_plain_definition(compare, ties):
-    """Repeat the drawn stimuli, leave out pairs of copies, and compare with scipy."""
-    models, data = simulated(n=9, n_subjects=3, n_models=2, ties=ties)
-    weights = bootstrap_weights(9, 12, seed=5)
-    drawn = resampled_scores(models.dissimilarity.values, data.dissimilarity.values, weights, compare)
-    for d, w in enumerate(weights):
-        taken = np.repeat(np.arange(9), w)
-        different = squareform((taken[:, None] != taken).astype(int), checks=False).astype(bool)
-        for m, model in enumerate(models.dissimilarity.values):
-            for s, subject in enumerate(data.dissimilarity.values):
-                x, y = (
-                    squareform(squareform(v)[np.ix_(taken, taken)], checks=False)[different] for v in (model, subject)
-                )
-                assert drawn[d, m, s] == pytest.approx(plain_score(x, y, compare), abs=1e-10)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("compare", MEASURES)
-def test_stimulus_bootstrap_is_rsatoolboxs_on_its_own_draws(compare, ties):
-    from rsatoolbox.inference import eval_bootstrap_pattern
-    from rsatoolbox.model import ModelFixed
-
-    models, data = simulated(ties=ties)
-    n, n_draws = 14, 25
-    theirs = [ModelFixed(str(k), to_rsatoolbox(models.isel(layer=[k]))) for k in range(models.sizes["layer"])]
-    np.random.seed(11)  # noqa: NPY002 - rsatoolbox draws from the global generator
-    reference = eval_bootstrap_pattern(
-        theirs, to_rsatoolbox(data), method=THEIRS[compare], N=n_draws, boot_noise_ceil=False
-    )
-    np.random.seed(11)  # noqa: NPY002
-    weights = np.array([np.bincount(np.random.randint(0, n, size=n), minlength=n) for _ in range(n_draws)])  # noqa: NPY002
-    ours = resampled_scores(models.dissimilarity.values, data.dissimilarity.values, weights, compare).mean(axis=2)
-    np.testing.assert_allclose(ours, reference.evaluations, rtol=0, atol=1e-10)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_two_factor_bootstrap_is_rsatoolboxs_on_its_own_draws(monkeypatch):
-    from rsatoolbox.inference import evaluate
-    from rsatoolbox.model import ModelFixed
-    from rsatoolbox.util.inference_util import _dual_bootstrap
-
-    models, data = simulated(n=10, n_subjects=5, n_models=2)
-    theirs = [ModelFixed(str(k), to_rsatoolbox(models.isel(layer=[k]))) for k in range(2)]
-    people, weights = [], []
-    sample = evaluate.bootstrap_sample
-
-    def noting(*args, **settings):
-        taken, subjects, stimuli = sample(*args, **settings)
-        people.append(np.bincount(subjects, minlength=5))
-        weights.append(np.bincount(stimuli, minlength=10))
-        return taken, subjects, stimuli
-
-    monkeypatch.setattr(evaluate, "bootstrap_sample", noting)
-    reference = evaluate.eval_dual_bootstrap(theirs, to_rsatoolbox(data), method="corr", N=12)
-    m, d = models.dissimilarity.values, data.dissimilarity.values
-    draws = _Draws.make(m, d, scores(m, d, "pearson"), np.array(weights), np.array(people), "pearson")
-    for number, target in enumerate(("both", "subject", "stimulus")):
-        np.testing.assert_allclose(draws.means[target], reference.evaluations[:, :, 0, 0, number], atol=1e-10)
-    variances = np.stack([np.diagonal(v)[:2] for v in reference.variances])
-    np.testing.assert_allclose(draws.two_factor(5, 10), _dual_bootstrap(variances, 5, 10), rtol=1e-9)
-
-
 def test_copies_of_a_stimulus_do_not_correlate_unrelated_rdms():
     """Left in, pairs of copies have distance 0 in both RDMs: r of about 0.8 between unrelated ones."""
     rng = np.random.default_rng(0)
@@ -158,26 +86,13 @@ def test_copies_of_a_stimulus_do_not_correlate_unrelated_rdms():
     weights = bootstrap_weights(n, 200, seed=0)
     full = np.corrcoef(model[0], subject[0])[0, 1]
     assert abs(full) < 0.1
-    assert abs(resampled_scores(model, subject, weights, "pearson").mean() - full) < 0.03
+    assert abs(resample(model, subject, weights, None, "pearson").score.mean() - full) < 0.03
     naive = []
     for w in weights:
         taken = np.repeat(np.arange(n), w)
         x, y = (squareform(squareform(v[0])[np.ix_(taken, taken)], checks=False) for v in (model, subject))
         naive.append(np.corrcoef(x, y)[0, 1])
     assert np.mean(naive) > 0.5
-
-
-@pytest.mark.parametrize("compare", MEASURES)
-def test_blocks_do_not_change_draws(compare, monkeypatch):
-    models, data = simulated(ties=True)
-    weights = bootstrap_weights(14, 40, seed=1)
-    arguments = models.dissimilarity.values, data.dissimilarity.values, weights, compare
-    whole = resampled_scores(*arguments)
-    monkeypatch.setattr(comparison, "_PAIR_BLOCK", 13)
-    monkeypatch.setattr(comparison, "_DRAW_BLOCK", 7)
-    monkeypatch.setattr(comparison, "_RANK_BUFFER", 100)
-    monkeypatch.setattr(comparison, "_INDEX_LIMIT", 10)
-    np.testing.assert_allclose(resampled_scores(*arguments), whole, rtol=0, atol=1e-13)
 
 
 def test_degenerate_draws_are_left_out_and_counted():
@@ -206,22 +121,9 @@ def test_three_stimuli_and_identical_draws():
 # --------------------------------------------------------------------------------------------- inference
 
 
-@pytest.mark.parametrize("compare", MEASURES)
-def test_permuted_scores_by_the_plain_definition(compare):
-    models, data = simulated(n=8, n_subjects=3)
-    shuffles = permutations(8, 6, seed=3)
-    ours = permuted_scores(models.dissimilarity.values, data.dissimilarity.values, shuffles, compare)
-    for k, shuffle in enumerate(shuffles):
-        moved = np.array(
-            [squareform(squareform(v)[np.ix_(shuffle, shuffle)], checks=False) for v in data.dissimilarity.values]
-        )
-        reference = scores(models.dissimilarity.values, moved, compare).mean(axis=1)
-        np.testing.assert_allclose(ours[:, k], reference, atol=1e-12)
-
-
 def test_permutation_test_keeps_its_level_over_a_family():
     """Model RDMs independent of the subjects' RDM: the smallest corrected p of a family is below .05 in at most 5 %."""
-    runs, hits, alone = 300, 0, 0
+    runs, hits, alone = 200, 0, 0
     for run in range(runs):
         rng = np.random.default_rng(run)
         shared = pdist(rng.normal(size=(9, 3)))
@@ -329,14 +231,18 @@ def test_result_follows_the_contract(tmp_path):
         "ceiling_upper",
         "ceiling_lower_subject",
         "draw_mean",
+        "p_zero",
+        "p_below_ceiling",
+        "p_difference_corrected",
+        "ceiling_gap",
     } <= set(result)
-    assert dict(result.sizes) == {"model": 7, "subject": 7, "draw": 30}
+    assert dict(result.sizes) == {"model": 7, "other_model": 7, "subject": 7, "draw": 30}
     assert result.attrs["analysis"] == "rsa"
     assert result.attrs["generalise_to"] == "subject"
     assert "7 subjects" in result.attrs["generalise_to_reason"]
     assert result.attrs["data"] == "people"
     assert set(json.loads(result.attrs["inputs"])) == {"models: vgg", "models: categories", "models: pixels", "data"}
-    np.testing.assert_array_equal(result.error, result.sem_subject)
+    np.testing.assert_allclose(result.error, result.sem_subject, rtol=1e-12)
     xr.testing.assert_identical(load(save(result, tmp_path / "rsa.nc")), result)
     table = to_table(result)
     assert len(table) == 7 * 7
@@ -348,11 +254,13 @@ def test_few_subjects_generalise_to_stimuli():
     result = rsa(models, data, n_draws=30, n_permutations=0)
     assert result.attrs["generalise_to"] == "stimulus"
     assert "5 subjects (fewer than 6)" in result.attrs["generalise_to_reason"]
-    np.testing.assert_array_equal(result.error, result.sem_stimulus)
-    assert result.attrs["dof"] == 13
+    plain = rsa(models, data, n_draws=30, n_permutations=0, variance="bootstrap")
+    np.testing.assert_allclose(plain.error, plain.sem_stimulus, rtol=1e-12)
+    assert (plain.dof == 13).all()
     assert np.isnan(result.p_value).all()
-    both = rsa(models, data, n_draws=30, n_permutations=0, generalise_to="both")
-    assert both.attrs["dof"] == 4
+    settings = {"n_draws": 30, "n_permutations": 0, "generalise_to": "both", "variance": "bootstrap"}
+    both = rsa(models, data, dof="conservative", **settings)
+    assert (both.dof == 4).all()
     assert (both.error <= np.sqrt(np.var(both.draw_mean, axis=0, ddof=1)) + 1e-12).all()
 
 
@@ -406,6 +314,10 @@ def test_a_single_subject():
         (lambda m, d: rsa([], d), "no models"),
         (lambda m, d: rsa(m.assign_attrs(kind="brain"), d), "'brain'"),
         (lambda m, d: rsa(m, d, n_draws=1, generalise_to="stimulus"), "n_draws=1"),
+        (lambda m, d: rsa(m, d, n_draws=1, folds=2), "n_draws=1 gives cross-validated"),
+        (lambda m, d: rsa(m, d, folds=5), "at most 4 folds"),
+        (lambda m, d: rsa(m, d, subject_folds=8), "subject_folds=8"),
+        (lambda m, d: rsa(m, d, partial=[]), "without RDMs"),
         (lambda m, d: rsa(m, d, compare="kendall"), "kendall"),
         (lambda m, d: rsa(m, d, seed=-1), "seed"),
         (lambda m, d: rsa(m, d.where(d.dissimilarity > 0.5)), "missing pairs"),
@@ -415,3 +327,194 @@ def test_bad_input_is_named(call, message):
     models, data = simulated()
     with pytest.raises(InputError, match=message):
         call(models, data)
+
+
+# --------------------------------------------------------------------------------------------- rsatoolbox
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_factor_variance_is_rsatoolboxs_on_its_own_draws(monkeypatch):
+    from rsatoolbox.inference import evaluate
+    from rsatoolbox.model import ModelFixed
+    from rsatoolbox.util.inference_util import _dual_bootstrap
+
+    models, data = simulated(n=10, n_subjects=5, n_models=2)
+    theirs = [ModelFixed(str(k), to_rsatoolbox(models.isel(layer=[k]))) for k in range(2)]
+    people, stimuli = [], []
+    sample = evaluate.bootstrap_sample
+
+    def noting(*args, **settings):
+        taken, subjects, drawn = sample(*args, **settings)
+        people.append(np.bincount(subjects, minlength=5))
+        stimuli.append(np.bincount(drawn, minlength=10))
+        return taken, subjects, drawn
+
+    monkeypatch.setattr(evaluate, "bootstrap_sample", noting)
+    reference = evaluate.eval_dual_bootstrap(theirs, to_rsatoolbox(data), method="corr", N=12)
+    ours = {"STIMULI": np.array(stimuli), "SUBJECTS": np.array(people)}
+    monkeypatch.setattr(module, "bootstrap_weights", lambda n, *_, stream=module.Stream.STIMULI: ours[stream.name])
+    result = rsa(
+        models, data, compare="pearson", n_draws=12, n_permutations=0, generalise_to="both", variance="bootstrap"
+    )
+    np.testing.assert_allclose(result.draw_mean, reference.evaluations[:, :, 0, 0, 0], atol=1e-12)
+    variances = np.stack([np.diagonal(v)[:2] for v in reference.variances])
+    np.testing.assert_allclose(result.error**2, _dual_bootstrap(variances, 5, 10), rtol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------- fitted models
+
+
+def test_a_fitted_model_is_scored_out_of_sample_beside_fixed_ones():
+    """A weighted sum of unrelated RDMs predicts nothing; of the true parts, more than each of them."""
+    rng = np.random.default_rng(3)
+    n = 30
+    parts = np.array([pdist(rng.normal(size=(n, 3))) for _ in range(2)])
+    noise = np.array([pdist(rng.normal(size=(n, 3))) for _ in range(12)])
+    data = rdm_dataset(
+        parts.sum(axis=0) + 0.5 * rng.normal(size=(8, n * (n - 1) // 2)), list("abcdefgh"), "subject", ids(n), "e", "d"
+    )
+    true = rdm_dataset(parts, ["p", "q"], "model", ids(n), "e", "parts")
+    unrelated = rdm_dataset(noise, [f"n{k}" for k in range(12)], "model", ids(n), "e", "noise")
+    result = rsa(
+        [true, weighted(true, "sum"), weighted(unrelated, "overfit", nonnegative=False), selection(true, "choice")],
+        data,
+        compare="pearson",
+        n_draws=300,
+        generalise_to="both",
+    )
+    mean = dict(zip(result.model.values.tolist(), result["mean"].values.tolist(), strict=True))
+    assert result.fit.values.tolist() == ["fixed", "fixed", "weighted_nonnegative", "weighted", "selection"]
+    assert mean["sum"] > max(mean["p"], mean["q"]) + 0.1
+    assert abs(mean["overfit"]) < 0.1
+    assert mean["choice"] <= max(mean["p"], mean["q"]) + 0.02
+    assert np.isfinite(result.error).all()
+    assert np.isnan(result.p_value).all()
+    assert "folds of stimuli" in result.attrs["cross_validation"]
+    share = json.loads(result.attrs["weights"])["sum"]
+    assert share["p"]["weight"] == pytest.approx(share["q"]["weight"], rel=0.2)
+    assert float(result.p_difference.sel(model="sum", other_model="p")) < 0.05
+
+
+def test_the_best_layer_is_chosen_on_other_stimuli():
+    """The best of many unrelated layers scores well on the data that chose it, and nothing on others."""
+    rng = np.random.default_rng(5)
+    n = 24
+    layers = rdm_dataset(
+        [pdist(rng.normal(size=(n, 4))) for _ in range(25)], [f"l{k}" for k in range(25)], "layer", ids(n), "e", "net"
+    )
+    data = rdm_dataset(
+        pdist(rng.normal(size=(n, 4))) + 0.1 * rng.normal(size=(6, n * (n - 1) // 2)),
+        list("abcdef"),
+        "subject",
+        ids(n),
+        "e",
+        "d",
+    )
+    options = {"compare": "pearson", "n_draws": 20, "n_permutations": 0}
+    circular = float(rsa(layers, data, **options)["mean"].max())
+    result = rsa(layers, data, choose_layer=True, **options)
+    honest = float(result["mean"].sel(model="net/chosen layer"))
+    assert circular > 0.1
+    assert honest < circular / 2
+    with pytest.raises(InputError, match="no network has two layers"):
+        rsa(layers.isel(layer=[0]), data, choose_layer=True)
+
+
+def test_partial_scores_are_those_of_residuals():
+    models, data = simulated(n=12, n_subjects=5, n_models=3)
+    taken_out, rest = models.isel(layer=[2]), models.isel(layer=[0, 1])
+    control = taken_out.dissimilarity.values[0]
+
+    def residual(v):
+        design = np.stack([np.ones_like(control), control], axis=1)
+        return v - design @ np.linalg.lstsq(design, v, rcond=None)[0]
+
+    subjects = data.dissimilarity.values
+    options = {"compare": "pearson", "n_draws": 40, "n_permutations": 100, "generalise_to": "both"}
+    freed = np.array([residual(v) for v in subjects])
+    for semi, people in ((False, freed), (True, subjects)):
+        result = rsa(rest, data, partial=taken_out, semipartial=semi, **options)
+        for m, model in enumerate(rest.dissimilarity.values):
+            expected = [stats.pearsonr(residual(model), person)[0] for person in people]
+            np.testing.assert_allclose(result.score[m], expected, atol=1e-12)
+        assert np.isnan(result.p_value).all()
+        assert "conv2" in result.attrs["partial"]
+    whole = rsa(rest, data, partial=taken_out, **options)
+    unit = freed / np.linalg.norm(freed, axis=1, keepdims=True)
+    pool = unit.sum(axis=0)
+    assert float(whole.ceiling_upper) == pytest.approx(np.mean([stats.pearsonr(pool, v)[0] for v in freed]), abs=1e-12)
+    lower = np.mean([stats.pearsonr(pool - unit[s], freed[s])[0] for s in range(5)])
+    assert float(whole.ceiling_lower) == pytest.approx(lower, abs=1e-12)
+    # The pool of what subjects keep is the best of all models that are free of the control.
+    best = rdm_dataset(pool[None], ["pool"], "model", ids(12), "e", "best")
+    score = rsa(best, data, partial=taken_out, **options)
+    assert float(score["mean"][0]) == pytest.approx(float(whole.ceiling_upper), abs=1e-12)
+    everyone = unit @ subjects.T / np.linalg.norm(subjects, axis=1)
+    assert everyone.shape == (5, 5)
+    pool = sum(v / np.linalg.norm(u - u.mean()) for v, u in zip(freed, subjects, strict=True))
+    semi = rsa(
+        rdm_dataset(pool[None], ["pool"], "model", ids(12), "e", "b"),
+        data,
+        partial=taken_out,
+        semipartial=True,
+        **options,
+    )
+    assert float(semi["mean"][0]) == pytest.approx(float(semi.ceiling_upper), abs=1e-12)
+
+
+def test_a_model_in_the_span_of_the_controls_has_no_partial_score():
+    models, data = simulated(n=12)
+    result = rsa(models, data, partial=models.isel(layer=[1]), compare="pearson", n_draws=20)
+    assert np.isnan(result["mean"][1])
+    assert np.isfinite(result["mean"][[0, 2, 3]]).all()
+    for compare in ("tau-a", "rho-a"):
+        with pytest.raises(InputError, match=compare):
+            rsa(models, data, partial=models.isel(layer=[1]), compare=compare)
+    with pytest.raises(InputError, match="do not go together"):
+        rsa(models, data, partial=models.isel(layer=[1]), folds=2)
+
+
+# --------------------------------------------------------------------------------------------- anywhere the same
+
+
+@pytest.mark.parametrize("compare", ["pearson", "spearman", "tau-a", "whitened-pearson"])
+def test_any_number_of_workers_gives_the_same_bits(compare):
+    models, data = simulated(n=16, ties=True)
+    fitted = weighted(models, "sum")
+    options = {"compare": compare, "generalise_to": "both", "n_draws": 30, "n_permutations": 30}
+    for given in (models, [models, fitted]):
+        results = [rsa(given, data, workers=workers, **options) for workers in (1, 2, 8)]
+        for other in results[1:]:
+            for name in results[0].data_vars:
+                np.testing.assert_array_equal(results[0][name], other[name], err_msg=name)
+
+
+def test_time_bins_are_analysed_one_by_one():
+    models, data = simulated(n=12, n_subjects=8)
+    moving = xr.concat([data, data.isel(subject=slice(None, None, -1)).assign_coords(subject=data.subject)], "time")
+    moving = moving.assign_coords(time=[0.1, 0.2]).transpose("subject", "time", "pair", "stimulus")
+    moving.attrs = data.attrs
+    result = rsa(models, moving, compare="pearson", n_draws=20, n_permutations=50)
+    assert result.attrs["analysis"] == "rsa_over_time"
+    still = rsa(models, data, compare="pearson", n_draws=20, n_permutations=50)
+    np.testing.assert_allclose(result["mean"].isel(time=0), still["mean"], atol=1e-12)
+    np.testing.assert_allclose(result["mean"].isel(time=1), still["mean"], atol=1e-12)
+    assert result.family.values.tolist() == ["layers"] * 4
+    with pytest.raises(InputError, match="has to be fitted"):
+        rsa(weighted(models, "sum"), moving)
+
+
+def test_cosines_of_distances_are_not_tested_against_zero():
+    """Unrelated non-negative RDMs have a large cosine: a t test against 0 would find every model significant."""
+    models, data = simulated()
+    options = {"n_draws": 30, "n_permutations": 50, "generalise_to": "both"}
+    for compare in ("cosine", "whitened-cosine"):
+        result = rsa(models, data, compare=compare, **options)
+        assert np.isnan(result.p_zero).all()
+        assert np.isnan(result.p_zero_corrected).all()
+        assert np.isfinite(result.p_below_ceiling).all()
+        assert "none against 0" in result.attrs["tests"]
+    centred = data.assign(dissimilarity=data.dissimilarity - data.dissimilarity.mean())
+    crossvalidated = rsa(models, centred, compare="cosine", **options)
+    assert np.isfinite(crossvalidated.p_zero).all()
+    assert "none against 0" not in crossvalidated.attrs["tests"]
