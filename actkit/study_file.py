@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import Field
@@ -107,6 +107,11 @@ class RsaStep(StepOf):
 
     data: list[str] = Field(min_length=1, description="RDM variables to compare with, one figure each")
     models: list[Any] = Field([], description="model RDMs of this step alone, added to the study's")
+    charts: list[Literal["auto", "layers", "models", "differences"]] = Field(
+        ["auto"],
+        description="figures of each comparison: layers (curve), models (chart with pairwise tests), differences "
+        "(matrix); auto chooses one",
+    )
 
 
 class DecodingStep(StepOf):
@@ -456,7 +461,7 @@ def _analysis(item: Any, number: int, source: str, seed: int) -> AnalysisStep:
         if key not in known:
             raise InputError(f"{where}: unknown option {key!r}; {nearest(key, known)}")
     for name, field_ in own_model.model_fields.items():
-        if isinstance(own.get(name), str) and field_.annotation == list[str]:
+        if isinstance(own.get(name), str) and get_origin(field_.annotation) is list:
             own[name] = [own[name]]
     options = {}
     for name, model in models.items():

@@ -338,7 +338,9 @@ class _Builder:
         for name in rdms:
             # A control is one RDM as a rule, and stands beside the data.
             if not (self.steps[name].detail["network"].control and analysis.own.data):
-                self._figures(name, (name, "stimuli"), slug(name), {**common, "result": name}, maps=True, labels=label)
+                self._figures(
+                    name, (name, "stimuli"), slug(name), {**common, "result": name}, more=("map",), labels=label
+                )
         for variable in analysis.own.data:
             data = self.workshop.data(variable, f"{analysis.where}, data")
             name = variable_name(variable)
@@ -348,19 +350,25 @@ class _Builder:
                 ("stimuli", *rdms, *((compared,) if compared else ())),
                 f"rdm_{slug(name)}",
                 {**common, "data": variable, "rdms": rdms, "compared": compared},
-                maps=True,
+                more=("map",),
                 labels=label,
                 data=fingerprint(data),
                 attrs={key: str(value) for key, value in data.attrs.items()},
             )
 
     def _figures(
-        self, name: str, inputs: tuple[str, ...], stem: str, detail: dict[str, Any], maps: bool = False, **content: Any
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        stem: str,
+        detail: dict[str, Any],
+        more: tuple[str, ...] = (),
+        **content: Any,
     ) -> None:
-        """Plan the figures of one result; each goes with a text of its caption."""
+        """Plan the figures of one result, `more` of them than one; each goes with a text of its caption."""
         free = self._free("figures", name)
         stem += slug(free.removeprefix(name)) and f"_{slug(free.removeprefix(name))}"
-        stems = [f"figures/{stem}", *([f"figures/{stem}_map"] if maps else [])]
+        stems = [f"figures/{stem}", *(f"figures/{stem}_{one}" for one in more)]
         outputs = tuple(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png", "txt"))
         self.add("figures", free, inputs, outputs, detail=detail, **content)
 
@@ -391,7 +399,9 @@ class _Builder:
                 attrs={key: str(value) for key, value in data.attrs.items()},
                 models=[fingerprint(model) for model in models],
             ).id
-            self._figures(name, (name,), stem, {"result": name, "draw": "rsa", "where": analysis.where})
+            charts = tuple(dict.fromkeys(analysis.own.charts))
+            detail = {"result": name, "draw": "rsa", "charts": charts, "where": analysis.where}
+            self._figures(name, (name,), stem, detail, more=charts[1:], charts=charts)
 
     def _decoding_step(self, analysis: AnalysisStep) -> None:
         """Plan the decoding of each label from each network, one figure a label."""

@@ -282,7 +282,8 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
         results = [doing.result(name) for name in detail["results"]]
         return [Drawing(stems[0], {result.attrs["network"]: result for result in results}, {})]
     if detail["draw"] == "rsa":
-        return [Drawing(stems[0], doing.result(detail["result"]), {})]
+        result = doing.result(detail["result"])
+        return [Drawing(stem, result, {"kind": chart}) for stem, chart in zip(stems, detail["charts"], strict=True)]
     shown = beside_data(doing, step) if "data" in detail else doing.result(detail["result"])
     common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}
     if detail["labels"] is not None:
