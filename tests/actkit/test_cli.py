@@ -170,6 +170,60 @@ def test_the_chain_extract_rdm_rsa_report(tmp_path: Path, pictures: Path) -> Non
     assert "A title of ours" in (tmp_path / "report.html").read_text()
 
 
+def test_ceiling_fits_partials_and_commonality(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    n, ids = 15, [f"i{k}" for k in range(15)]
+    parts = rng.random((3, n * (n - 1) // 2))
+    people = parts[:2].sum(axis=0) + 0.2 * rng.normal(size=(6, parts.shape[1]))
+    save(rdm_dataset(people, [f"s{i}" for i in range(6)], "subject", ids, "x", "people"), tmp_path / "people.nc")
+    save(rdm_dataset(parts, ["a", "b", "c"], "layer", ids, "x", "net"), tmp_path / "net.nc")
+    save(rdm_dataset(parts[:1], ["m"], "model", ids, "x", "models"), tmp_path / "models.nc")
+    data = tmp_path / "people.nc"
+
+    result = call("ceiling", data, "--compare", "pearson", "--out", tmp_path / "ceiling.nc")
+    assert result.exit_code == 0, result.output
+    assert 0.5 < float(load(tmp_path / "ceiling.nc")["ceiling_lower"]) < 1
+
+    options = ["--compare", "pearson", "--n-draws", "20", "--n-permutations", "0", "--quiet"]
+    fitted = call(
+        "rsa", tmp_path / "net.nc", data, *options, "--weighted", tmp_path / "net.nc", "--choose-layer",
+        "--out", tmp_path / "fitted.nc",
+    )  # fmt: skip
+    assert fitted.exit_code == 0, fitted.output
+    mean = load(tmp_path / "fitted.nc")["mean"].to_series()
+    assert list(mean.index) == ["net/a", "net/b", "net/c", "net: weighted", "net/chosen layer"]
+    assert mean["net: weighted"] > mean["net/chosen layer"]
+
+    freed = call(
+        "rsa", tmp_path / "net.nc", data, *options, "--partial", tmp_path / "models.nc", "--out", tmp_path / "freed.nc"
+    )
+    assert freed.exit_code == 0, freed.output
+    assert np.isnan(load(tmp_path / "freed.nc")["mean"][0])  # the layer that is the control
+
+    sets = ["--set", f"net={tmp_path / 'net.nc'}", "--set", f"model={tmp_path / 'models.nc'}"]
+    divided = call("commonality", data, *sets, "--n-draws", "20", "--out", tmp_path / "parts.nc")
+    assert divided.exit_code == 0, divided.output
+    assert call("commonality", data, "--set", "net", "--out", tmp_path / "x.nc").exit_code == 1
+
+
+def test_similarity_and_repetitions(store: Path, tmp_path: Path) -> None:
+    result = call("similarity", store, "--out", tmp_path / "cka.nc", "--figure", tmp_path / "cka.svg", "--quiet")
+    assert result.exit_code == 0, result.output
+    cka = load(tmp_path / "cka.nc")["similarity"].values
+    np.testing.assert_allclose(np.diagonal(cka), 1, atol=1e-6)
+    assert (tmp_path / "cka.png").exists()
+    # The same store twice: no noise between its repetitions, so that crossnobis is the squared distance.
+    options = ["--repetitions", "noise", "--folds", "repetition", "--noise", "none", "--quiet"]
+    result = call("rdm", store, store, "--method", "crossnobis", *options, "--out", tmp_path / "crossnobis.nc")
+    assert result.exit_code == 0, result.output
+    call("rdm", store, "--method", "sqeuclidean", "--out", tmp_path / "plain.nc", "--quiet")
+    crossed, plain = (load(tmp_path / name)["dissimilarity"].values for name in ("crossnobis.nc", "plain.nc"))
+    np.testing.assert_allclose(crossed, plain, rtol=1e-4)
+    refused = call("rdm", store, "--method", "crossnobis", "--folds", "repetition", "--out", tmp_path / "x.nc")
+    assert refused.exit_code == 1
+    assert "declare repetitions" in refused.output
+
+
 def test_rsa_names_what_its_data_could_be(tmp_path: Path) -> None:
     save(rdm_dataset(np.arange(3.0)[None], ["a"], "layer", ["x", "y", "z"], "m", "n"), tmp_path / "rdms.nc")
     for data, message in (("judgements", "neither a file nor DATASET:VARIABLE"), ("digit:x", "nearest: 'digits'")):
