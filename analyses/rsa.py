@@ -14,7 +14,14 @@ from pydantic import Field
 from actkit.analyses.comparison import permuted_scores
 from actkit.analyses.measures import KENDALL, Compare
 from actkit.analyses.noise_ceiling import ceiling_note, check_data, check_variation
-from actkit.analyses.rsa_evaluate import Evaluation, Target, evaluate, evaluate_crossvalidated, evaluate_partial
+from actkit.analyses.rsa_evaluate import (
+    BLOCKS,
+    Evaluation,
+    Target,
+    evaluate,
+    evaluate_crossvalidated,
+    evaluate_partial,
+)
 from actkit.analyses.rsa_inputs import Candidates, Models, gather
 from actkit.compute import progress as progress_bar
 from actkit.compute import spans
@@ -239,6 +246,7 @@ def rsa(
         interval=f"{_LEVEL:.0%} t interval",
         test=_test_words(options, candidates) if tested else _no_permutation(plan is not None),
         tests=_T_TESTS.format(null=_NULLS[target], correction=_CORRECTIONS[options.correction]) + no_zero,
+        plan=f"{BLOCKS}; the same bits for any number of workers",
         cross_validation="" if plan is None else _fold_words(plan),
         weights=_weights(candidates, result_of),
         partial=_partial_words(partial, options),
@@ -374,8 +382,8 @@ def _folds(candidates: Candidates, n_stimuli: int, n_subjects: int, options: Rsa
         return None
     if options.n_draws < 2:
         raise InputError(
-            f"n_draws={options.n_draws} gives cross-validated scores no error: the folds tie the subjects' scores to one "
-            "another, so that only a bootstrap can; use 1000"
+            f"n_draws={options.n_draws} gives cross-validated scores no error: the folds tie the subjects' scores "
+            "together, so that only a bootstrap can; use 1000"
         )
     return fold_plan(n_stimuli, n_subjects, options.folds, options.subject_folds, options.repeats, options.seed)
 

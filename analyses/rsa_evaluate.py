@@ -12,6 +12,7 @@ from actkit.analyses.comparison import Compare, ceilings, forms, resample, score
 from actkit.analyses.crossvalidation import FoldPlan, cross_validate
 from actkit.analyses.inference import LeaveOut, leave_one_out
 from actkit.analyses.measures import KENDALL, stimuli_of
+from actkit.analyses.moments import DRAW_BLOCK, PAIR_BLOCK
 from actkit.analyses.partial import explained, partial_scores
 from actkit.analyses.rsa_inputs import Candidates
 from actkit.compute import progress as progress_bar
@@ -26,6 +27,8 @@ _FORM_BYTES = 256 * 2**20
 # Draws between two steps of the progress bar.
 _DRAWS = 512
 _SLOW_DRAWS = 128
+# What results say of the order of sums: with other blocks, numbers differ in the last digits.
+BLOCKS = f"blocks of {_DRAWS} draws ({_SLOW_DRAWS} for Kendall and cross-validation), {DRAW_BLOCK} × {PAIR_BLOCK} pairs"
 # Without its last subject, the pool of a draw is empty up to rounding.
 _ALONE = 1e-12
 
