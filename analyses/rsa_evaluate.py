@@ -176,7 +176,9 @@ def evaluate_partial(
 
     score, similar_of_all = of(None)
     everyone = np.ones(n_subjects)
-    lower, upper = (side[0] for side in form_ceilings(similar_of_all, everyone[None]))
+    # A single subject has no others to be predicted from, and predicts itself perfectly: no ceiling.
+    alone = np.full((2, n_subjects), np.nan)
+    lower, upper = (side[0] for side in form_ceilings(similar_of_all, everyone[None])) if n_subjects > 1 else alone
     share = subjects / subjects.sum(axis=1, keepdims=True)
     low, high = _mean_ceilings(np.broadcast_to(similar_of_all, (len(subjects), n_subjects, n_subjects)), subjects)
     means, lowers, uppers = _empty(len(stimuli), n_models)

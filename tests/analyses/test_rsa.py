@@ -302,6 +302,12 @@ def test_a_single_subject():
     assert np.isnan(result.sem_subject).all()
     assert np.isfinite(result.error).all()
     assert np.isnan(result.ceiling_lower)
+    more = {"compare": "pearson", "n_draws": 30, "n_permutations": 30}
+    for other in (rsa(models, data, partial=models.isel(layer=[3]), **more), rsa(models, data, folds=2, **more)):
+        assert np.isfinite(other["mean"][:3]).all()
+        assert np.isfinite(other.error[:3]).all()
+        assert np.isnan(other.ceiling_lower)
+        assert np.isnan(other.ceiling_upper)
     for target in ("subject", "both"):
         with pytest.raises(InputError, match="from 1 subject"):
             rsa(models, data, generalise_to=target)
