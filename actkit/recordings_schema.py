@@ -186,6 +186,7 @@ def rdm_dataset(
 
     Examples
     --------
+    >>> from actkit.recordings import squares
     >>> rdms = rdm_dataset([[0.1, 0.9, 0.8]], ["V1"], "rdm", ["cat", "dog", "car"], "correlation", "example")
     >>> squares(rdms)[0, 0]
     array([0. , 0.1, 0.9])
