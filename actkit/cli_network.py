@@ -16,7 +16,7 @@ NETWORK_HELP = """NETWORK is an extractor (efficientnet_lite0, dual_task_cnn, pi
     model (timm:resnet18, torchvision:vgg16, huggingface:facebook/dinov2-small, checkpoint:weights.safetensors).
     Options of the extractor go in with -o key=value."""
 
-_OPTION = click.option(
+OPTION = click.option(
     "-o", "extractor_options", multiple=True, metavar="KEY=VALUE", help="Option of the extractor (repeat for several)."
 )
 
@@ -66,7 +66,7 @@ def open_(network: str, pairs: tuple[str, ...]) -> Network:
 
 @click.command()
 @click.argument("network")
-@_OPTION
+@OPTION
 @click.option("--select", "patterns", multiple=True, help="Only layers that match this pattern (repeat for several).")
 @click.option("--type", "types", multiple=True, help="Only layers of this module type, such as Conv2d.")
 def layers(network: str, extractor_options: tuple[str, ...], patterns: tuple[str, ...], types: tuple[str, ...]) -> None:
@@ -126,7 +126,7 @@ def make_extract() -> click.Command:
     @click.argument("network")
     @click.argument("stimuli")
     @click.option("--store", "store", type=click.Path(path_type=Path), required=True, help="The store to write.")
-    @_OPTION
+    @OPTION
     @click.option("--dry-run", "-n", is_flag=True, help="Show what would be recorded and how large it is.")
     @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
     def extract(

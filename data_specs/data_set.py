@@ -22,6 +22,7 @@ _READ_WHOLE = 256 * 10**6
 
 FUNCTIONS = {
     "rendered_faces": "actkit.data_specs.rendered_faces:rendered_faces",
+    "rendered_faces_film": "actkit.data_specs.rendered_faces_film:rendered_faces_film",
     "rendered_objects": "actkit.data_specs.rendered_objects:rendered_objects",
     "digits": "actkit.data_specs.packaged:digits",
     "mnist_5k": "actkit.data_specs.packaged:mnist_5k",

@@ -6,6 +6,7 @@ painted and embossed in head coordinates, so that they turn with it; hair is a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,9 @@ _HAIRS = np.array([[0.07, 0.06, 0.06], [0.26, 0.16, 0.10], [0.50, 0.32, 0.17], [
 _IRISES = np.array([[0.22, 0.13, 0.07], [0.36, 0.36, 0.16], [0.25, 0.45, 0.62]], dtype=np.float32)
 
 
+Finish = Callable[[np.ndarray, float, np.random.Generator], tuple[np.ndarray, dict[str, float]]]
+
+
 class RenderedFacesOptions(Options):
     """Options of the rendered faces."""
 
@@ -84,27 +88,61 @@ def rendered_faces(options: RenderedFacesOptions) -> Made:
         and every nuisance. Variables: ``parameters`` (stimulus, unit), the identity's numbers; ``truth``, RDMs known
         from the drawing (dim model: ``identity`` 0 or 1, ``identity parameters``, ``pose`` in degrees, ``light``).
     """
+    return make_faces(options, "rendered_faces", "face")
+
+
+def make_faces(
+    options: RenderedFacesOptions, name: str, prefix: str, first: int = 0, finish: Finish | None = None
+) -> Made:
+    """Draw pictures of faces for one of the sets of drawn faces.
+
+    Parameters
+    ----------
+    options : RenderedFacesOptions
+        Number, size, nuisance, split and seed.
+    name : str
+        What the set is called.
+    prefix : str
+        First part of ids and identities.
+    first : int
+        Number of the first identity's random stream: sets that start far apart have no identity in common.
+    finish : callable, optional
+        ``finish(picture, strength, rng)`` changes a picture's samples (float32, shape (3, s, s)) after the face is
+        drawn, and returns them with the numbers that it drew, by name; they become labels.
+
+    Returns
+    -------
+    Made
+        As `rendered_faces` says.
+    """
     items = np.repeat(np.arange(options.n_identities), options.n_exemplars)
     exemplars = np.tile(np.arange(options.n_exemplars), options.n_identities)
-    streams = [item_stream(options.seed, item) for item in range(options.n_identities)]
+    streams = [item_stream(options.seed, first + item) for item in range(options.n_identities)]
     parameters = np.array([stream.uniform(-1, 1, len(PARAMETERS)) for stream in streams])
     grid = pixel_grid(options.size)
     pictures = np.empty((len(items), options.size, options.size, 3), dtype=np.uint8)
     nuisances = np.empty((len(items), len(NUISANCES)))
+    finishes: dict[str, list[float]] = {}
     for row, (item, exemplar) in enumerate(zip(items.tolist(), exemplars.tolist(), strict=True)):
-        rng = nuisance_stream(options.seed, item, exemplar)
+        rng = nuisance_stream(options.seed, first + item, exemplar)
         nuisances[row] = _draw_nuisances(rng, options.nuisance)
         face = dict(zip(PARAMETERS, parameters[item].tolist(), strict=True))
         view = dict(zip(NUISANCES, nuisances[row].tolist(), strict=True))
-        pictures[row] = develop(draw_face(face, view, grid), view["noise"], rng)
-    ids = [f"face_{item:03d}_{exemplar:03d}" for item, exemplar in zip(items, exemplars, strict=True)]
+        picture = draw_face(face, view, grid)
+        if finish is not None:
+            picture, drawn = finish(picture, options.nuisance, rng)
+            for key, value in drawn.items():
+                finishes.setdefault(key, []).append(value)
+        pictures[row] = develop(picture, view["noise"], rng)
+    ids = [f"{prefix}_{item:03d}_{exemplar:03d}" for item, exemplar in zip(items, exemplars, strict=True)]
     labels: dict[str, Any] = {
-        "identity": [f"face_{item:03d}" for item in items],
+        "identity": [f"{prefix}_{item:03d}" for item in items],
         "exemplar": exemplars,
         "split": held_out(exemplars, options.test),
         **dict(zip(NUISANCES, nuisances.T, strict=True)),
+        **finishes,
     }
-    stimuli = Stimuli.from_array(pictures, ids, labels, "rendered_faces", "identity by identity, exemplars in order")
+    stimuli = Stimuli.from_array(pictures, ids, labels, name, "identity by identity, exemplars in order")
     return Made(stimuli, _variables(stimuli, parameters[items], nuisances, labels["identity"]))
 
 
@@ -154,7 +192,7 @@ def _variables(stimuli: Stimuli, parameters: np.ndarray, nuisances: np.ndarray, 
             stimuli.ids,
             {"identity": np.array(identity)},
             {"identity parameters": parameters, "pose": column("yaw", "pitch", "roll"), "light": light},
-            "rendered_faces truth",
+            f"{stimuli.name} truth",
         )
 
     table = xr.DataArray(

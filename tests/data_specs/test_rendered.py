@@ -213,3 +213,36 @@ def test_what_a_small_set_holds_out_no_larger_set_trains_on():
         small, large = held_out(numbers[:20], test), held_out(numbers, test)
         assert (large[:20] == small).all()
         assert (large == "test").sum() == round(60 * test)
+
+
+# ------------------------------------------------------------------ a second set of faces
+
+
+def test_the_second_set_of_faces_has_other_identities_and_another_rendering(faces):
+    film = catalogue.load("rendered_faces_film", n_identities=4, n_exemplars=4, size=32, seed=3)
+    stimuli = film.stimuli
+    assert stimuli.ids[0] == "film_000_000"
+    assert stimuli.labels["split"].tolist() == faces.stimuli.labels["split"].tolist()
+    # No identity of one is an identity of the other, and each keeps its own.
+    own = np.unique(film["parameters"].values, axis=0)
+    assert len(own) == 4
+    distances = np.abs(own[:, None] - np.unique(faces.variables["parameters"].values, axis=0)[None]).max(axis=2)
+    assert distances.min() > 0.1
+    assert 0.02 < np.ptp(stimuli.labels["blind_depth"]) < 0.3
+    again = catalogue.load("rendered_faces_film", n_identities=2, n_exemplars=2, size=32, seed=3).stimuli
+    assert stimuli.select(again.ids).fingerprint == again.fingerprint
+    assert film["truth"].sizes["model"] == 4
+
+
+def test_the_film_changes_a_picture_as_it_says():
+    from actkit.data_specs.rendered_faces_film import FILM, print_film
+
+    flat = np.full((3, 64, 64), 0.8, dtype=np.float32)
+    made, drawn = print_film(flat, 0.0, np.random.Generator(np.random.Philox(0)))
+    assert list(drawn) == list(FILM)
+    assert made.dtype == np.float32
+    middle = made[:, 24:40, 24:40]
+    assert middle.max() > 1.2 * middle.min()  # the blind
+    assert made[:, ::63, ::63].mean() < middle.mean()  # dark corners
+    grained, _ = print_film(flat, 1e-9, np.random.Generator(np.random.Philox(0)))
+    assert 0.01 < (grained - made).std() < 0.03
