@@ -324,7 +324,7 @@ def _load(task: str, entry: str | dict[str, Any]) -> Any:
     if sets is None:
         return stimuli
     label = next((column for column in (task, *LABEL_COLUMNS) if column in stimuli.labels), LABEL_COLUMNS[0])
-    return image_sets(stimuli, label, sets, seed=int(settings.get("seed", 0)))
+    return image_sets(stimuli, label, sets, seed=int(settings.get("seed", 0)))  # type: ignore[arg-type]
 
 
 def _configuration(tasks: Mapping[str, TaskData], options: TrainingOptions) -> dict[str, Any]:
