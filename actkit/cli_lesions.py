@@ -13,7 +13,11 @@ from actkit.cli_analyses import FIGURE, QUIET, given_options, out_option, save_r
 from actkit.cli_network import NETWORK_HELP, OPTION, find_stimuli, open_
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from actkit.network import Network
+    from actkit.stimuli import Stimuli
+    from actkit.store import ActivationStore
     from actkit.tasks import Task
     from actkit.units import UnitSet
 
@@ -23,13 +27,17 @@ _TASK = click.option(
     multiple=True,
     required=True,
     metavar="NAME=STIMULI:LABEL",
-    help="A task: its name, its stimuli (a data set, folder, zip or table) and the label to name (repeat for several).",
+    help="A task: its name, its stimuli and the label to name (repeat for several).",
 )
-_UNITS = click.option(
-    "--units", type=click.Path(path_type=Path), help="Write the chosen units here too, as YAML, for `actkit lesion`."
+_REFERENCE = click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Store that holds the intact network's layer, for the modes that take values from a recording.",
 )
-_TASK_HELP = """A task names the network's own output classes: the labels of a network that dual_task_cnn trained, or
-    labels that are the numbers of output columns."""
+_TASK_HELP = """A task is NAME=STIMULI:LABEL. Its labels name the network's own output classes: those that
+    dual_task_cnn learnt under that NAME, or numbers of output columns. STIMULI is a data set, folder, zip file or
+    CSV table, or is written as in a study file: "faces={dataset: rendered_faces, n_identities: 8, select: {split:
+    test}}:identity". Rank and measure on images that did not train the network, and measure on others than ranked."""
 
 
 def make_selectivity() -> click.Command:
@@ -44,8 +52,13 @@ def make_selectivity() -> click.Command:
     @click.argument("store", type=click.Path(path_type=Path))
     @click.option("--label", required=True, help="The stimulus label whose values are contrasted.")
     @out_option("The result, a netCDF file.")
-    @_UNITS
+    @click.option(
+        "--units", type=click.Path(path_type=Path), help="Write the selective units here, as YAML, for `actkit lesion`."
+    )
     @click.option("--prefer", help="With --units: take the units that prefer this value of the label.")
+    @click.option(
+        "--top", type=float, help="With --units: this share of each layer, selective or not, highest scores first."
+    )
     @FIGURE
     @QUIET
     def selectivity(
@@ -54,25 +67,31 @@ def make_selectivity() -> click.Command:
         out: Path,
         units: Path | None,
         prefer: str | None,
+        top: float | None,
         figure: Path | None,
         quiet: bool,
         **values: Any,
     ) -> None:
         """Score every filter of every layer by its preference for a class of stimuli.
 
+        The units that it writes are chosen by a correlation; `actkit lesion` tests whether the network needs them.
+        The index needs responses that are not negative: name layers after a rectifier, or give --rectify.
+
         \b
-        Example:
+        Examples:
           actkit selectivity acts.zarr --label face --measure d_prime --out selectivity.nc --figure selectivity
+          actkit selectivity acts.zarr --label face --layers "**relu3" --out s.nc --units f.yaml --prefer yes --top 0.2
         """
         from actkit import plugins
         from actkit.store import open_store
 
+        _only_with("--units", units, {"--prefer": prefer, "--top": top})
         extra = call_progress(selectivity_function, False if quiet else None)
         result = selectivity_function(open_store(store), label, **extra, **given_options(values))
         save_result(result, out, figure)
         if units is not None:
             room = plugins.load("actkit.analyses", "selectivity")
-            _write_units(room.units_of_selectivity(result, prefer), units)
+            _write_units(room.units_of_selectivity(result, prefer, fraction=top), units)
 
     selectivity.params += click_options(options_of(selectivity_function))
     return selectivity
@@ -92,8 +111,14 @@ def make_rank() -> click.Command:
     @click.option(
         "--resume", type=click.Path(path_type=Path), help="Keep finished blocks here; the same command goes on there."
     )
-    @_UNITS
-    @click.option("--of", "of", help="With --units: take the top units of this task (the first by default).")
+    @click.option(
+        "--units",
+        type=click.Path(path_type=Path),
+        help="Write the top units here too (share: --fraction), as YAML, for `actkit lesion`.",
+    )
+    @click.option("--of", "of", help="With --units: the task whose top units to take (the first by default).")
+    @_REFERENCE
+    @FIGURE
     @QUIET
     def rank(
         network: str,
@@ -104,16 +129,36 @@ def make_rank() -> click.Command:
         resume: Path | None,
         units: Path | None,
         of: str | None,
+        reference: Path | None,
+        figure: Path | None,
         quiet: bool,
         **values: Any,
     ) -> None:
+        from actkit.errors import InputError, nearest
+        from actkit.options import parse
+
+        _only_with("--units", units, {"--of": of})
+        chosen = given_options(values)
+        fraction = parse(rank_units.options_model, chosen, "rank").fraction  # type: ignore[attr-defined]
         opened = open_(network, extractor_options)
         made = [read_task(opened, text) for text in tasks]
-        chosen = given_options(values)
-        result = rank_units(opened, layer, made, resume=resume, progress=False if quiet else None, **chosen)
-        save_result(result, out)
+        names = [task.name for task in made]
+        if of is not None and of not in names:  # said before hours of work, not after
+            raise InputError(f"--of {of!r} is no task of this command; {nearest(of, names)}")
+        store = _opened(reference)
+        shown = False if quiet else None
+        try:
+            result = rank_units(opened, layer, made, reference=store, resume=resume, progress=shown, **chosen)
+        except KeyboardInterrupt:
+            if resume is not None:
+                raise
+            click.echo("\nStopped. Nothing is kept of a ranking without --resume FOLDER.", err=True)
+            raise click.exceptions.Exit(130) from None
+        save_result(result, out, figure)
+        for name in names:
+            click.echo(_ranked(result, name))
         if units is not None:
-            _write_units(units_of(result, of or made[0].name, fraction=chosen.get("fraction", 0.2)), units)
+            _write_units(units_of(result, of or names[0], fraction=fraction), units)
 
     rank.params += click_options(rank_units.options_model)
     return rank
@@ -125,9 +170,14 @@ _RANK_HELP = f"""Rank the channels of a layer by what each task loses without th
 
     {_TASK_HELP}
 
+    Every channel is silenced at the layer's output, so name layers after their non-linearity; `actkit layers
+    NETWORK` lists them.
+
     \b
-    Example:
-      actkit rank dual_task_cnn features.5 --task face=rendered_faces:identity --out ranking.nc --units face.yaml
+    Examples:
+      actkit rank dual_task_cnn features.relu3 --task faces=rendered_faces:identity --task digits=digits:digit \\
+        --out ranking.nc --figure ranking --units faces.yaml --of faces
+      actkit rank timm:resnet18 layer4 --task mine=labelled.csv:column --strategy racing --resume kept --out r.nc
     """
 
 
@@ -144,14 +194,14 @@ def make_lesion() -> click.Command:
         multiple=True,
         required=True,
         type=click.Path(path_type=Path),
-        help="Units to silence: YAML or netCDF that rank or selectivity wrote (repeat for their union).",
+        help="Units to silence: YAML that rank or selectivity wrote with --units, or a saved UnitSet (repeat for their "
+        "union).",
     )
     @_TASK
     @OPTION
-    @click.option(
-        "--reference", type=click.Path(path_type=Path), help="Store of the intact network, for mean and permute."
-    )
+    @_REFERENCE
     @out_option("The result, a netCDF file.")
+    @FIGURE
     def lesion(
         network: str,
         files: tuple[Path, ...],
@@ -159,22 +209,26 @@ def make_lesion() -> click.Command:
         extractor_options: tuple[str, ...],
         reference: Path | None,
         out: Path,
+        figure: Path | None,
         **values: Any,
     ) -> None:
-        from actkit.store import open_store
+        from actkit.errors import InputError
 
-        opened = open_(network, extractor_options)
         units = [read_units(path) for path in files]
+        if not any(len(found) for found in units):
+            raise InputError(f"{', '.join(map(str, files))}: no units, so nothing would be silenced; choose some")
+        opened = open_(network, extractor_options)
         made = [read_task(opened, text) for text in tasks]
-        store = None if reference is None else open_store(reference)
-        result = lesion_effect(opened, units, made, store, **given_options(values))
-        save_result(result, out)
+        result = lesion_effect(opened, units, made, _opened(reference), **given_options(values))
+        save_result(result, out, figure)
         for task in made:
-            row = result.sel(task=task.name, columns="all")
-            click.echo(
-                f"{task.name}: accuracy {float(row.intact_accuracy):.3f} -> {float(row.lesioned_accuracy):.3f} "
-                f"(drop {float(row.accuracy_drop):.3f} ± {float(row.accuracy_drop_se):.3f})"
-            )
+            for columns, words in (("all", "all outputs"), ("own", "own outputs")):
+                row = result.sel(task=task.name, columns=columns)
+                click.echo(
+                    f"{task.name}, {words}: accuracy {float(row.intact_accuracy):.3f} -> "
+                    f"{float(row.lesioned_accuracy):.3f} "
+                    f"(drop {float(row.accuracy_drop):.3f} ± {float(row.accuracy_drop_se):.3f})"
+                )
 
     lesion.params += click_options(lesion_effect.options_model)
     return lesion
@@ -186,9 +240,14 @@ _LESION_HELP = f"""Silence units of a network and measure what its tasks lose.
 
     {_TASK_HELP}
 
+    Accuracy is printed twice: among all outputs of the network, and among the task's own. ± is the standard error
+    of the drop over images.
+
     \b
     Example:
-      actkit lesion dual_task_cnn --units face.yaml --task face=rendered_faces:identity --out effect.nc
+      actkit lesion dual_task_cnn --units faces.yaml --out effect.nc --figure effect \\
+        --task "faces={{dataset: rendered_faces, select: {{split: test}}}}:identity" \\
+        --task "digits={{dataset: digits, select: {{split: test}}}}:digit"
     """
 
 
@@ -210,16 +269,62 @@ def read_task(network: Network, text: str) -> Task:
     Raises
     ------
     InputError
-        If the text has another form, or see `actkit.tasks.make_task`.
+        If the text has another form, the network learnt tasks of other names only, or see `actkit.tasks.make_task`.
     """
-    from actkit.errors import InputError
+    from actkit.errors import InputError, nearest
     from actkit.tasks import make_task
 
     name, sign, rest = text.partition("=")
     stimuli, colon, label = rest.rpartition(":")
-    if not (sign and colon and name and stimuli and label):
-        raise InputError(f"--task {text!r} is not NAME=STIMULI:LABEL, such as face=rendered_faces:identity")
-    return make_task(network, name, find_stimuli(stimuli), label)
+    mapping = rest.startswith("{")
+    if not (sign and colon and name and stimuli and label) or mapping != stimuli.endswith("}"):
+        raise InputError(f"--task {text!r} is not NAME=STIMULI:LABEL, such as faces=rendered_faces:identity")
+    learnt = list(dict.fromkeys(str(entry).partition(":")[0] for entry in network.provenance.get("classes", ())))
+    if learnt and name not in learnt:
+        # Labels that are numbers would be taken for output columns, which are those of other tasks.
+        raise InputError(
+            f"{network.name!r} learnt no task called {name!r}, so its outputs mean others; {nearest(name, learnt)}"
+        )
+    found = _described(stimuli) if mapping else find_stimuli(stimuli)
+    return make_task(network, name, found, label)
+
+
+def _described(text: str) -> Stimuli:
+    """Stimuli written as in a study file, ``{dataset: NAME, option: value, select: {label: value}}``."""
+    import numpy as np
+    import yaml
+
+    from actkit.errors import InputError, nearest
+    from actkit.stimuli import as_stimuli
+    from actkit.study_words import label_word
+    from actkit.study_workshop import load_dataset
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, dict) or ("dataset" in values) == ("path" in values):
+        raise InputError(
+            f"the stimuli {text} cannot be read; write a data set's name, a path, or a mapping with one of the two: "
+            "{dataset: NAME, option: value, select: {label: value}}"
+        )
+    select = values.pop("select", {})
+    if "path" in values:
+        stimuli = as_stimuli(str(values.pop("path")))
+        if values:
+            raise InputError(f"unknown option {next(iter(values))!r} beside path in {text}; only select goes with it")
+    else:
+        stimuli = load_dataset(str(values.pop("dataset")), None, values).stimuli
+    if not isinstance(select, dict):
+        raise InputError(f"select is {select!r} in {text}; write {{label: value}}, or {{label: [value, value]}}")
+    for label, wanted in select.items():
+        if label not in stimuli.labels:
+            raise InputError(f"select: the stimuli have no label {label!r}; {nearest(str(label), stimuli.labels)}")
+        words = {label_word(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+        stimuli = stimuli[np.array([label_word(value) in words for value in stimuli.labels[label].tolist()])]
+        if not len(stimuli):
+            raise InputError(f"select: no stimulus has {label} {wanted!r}, so nothing is left of {text}")
+    return stimuli
 
 
 def read_units(path: Path) -> UnitSet:
@@ -254,8 +359,59 @@ def read_units(path: Path) -> UnitSet:
             raise InputError(
                 f"{path} holds no units; write it with `actkit rank` or `actkit selectivity`, option --units"
             )
-        return UnitSet.from_dict(values)
-    return UnitSet.from_dataset(load(path))
+        try:
+            return UnitSet.from_dict(values)
+        except InputError:
+            raise
+        except (TypeError, AttributeError, ValueError) as error:  # typed by hand: 3 for [3], a word for a number
+            raise InputError(
+                f"{path} cannot be read as units ({error}); write units: [{{layer: NAME, channel: [0, 3]}}]"
+            ) from error
+    result = load(path)
+    if result.attrs.get("analysis") in ("ranking", "selectivity"):
+        raise InputError(
+            f"{path} is a result of {result.attrs['analysis']!r}, of which any number of units could be taken; write "
+            "those you mean with the option --units of the same command"
+        )
+    return UnitSet.from_dataset(result)
+
+
+def _opened(store: Path | None) -> ActivationStore | None:
+    """The store of a reference, if one was given."""
+    from actkit.store import open_store
+
+    return None if store is None else open_store(store)
+
+
+def _only_with(option: str, value: Any, others: dict[str, Any]) -> None:
+    """Refuse options that would do nothing."""
+    for name, given in others.items():
+        if given is not None and value is None:
+            raise click.UsageError(f"{name} says which units {option} writes; give {option} FILE too")
+
+
+def _ranked(result: xr.Dataset, task: str) -> str:
+    """One line about a task's ranking: its first units, and how far halves of the images agree."""
+    import numpy as np
+
+    suffix = "" if "rank" in result else "_masked"
+    some = result.sel(task=task)
+    ranks = some[f"rank{suffix}"].values
+    if (ranks < 1).any():
+        return f"{task}: no ranking among its own outputs, which it does not name"
+    if not some[f"loss_increase{suffix}"].values.any():
+        return (
+            f"{task}: no channel matters: the network does not use this output (of a tuple, the first tensor is meant)"
+        )
+    first = some["unit"].values[np.argsort(ranks)[:5]]
+    line = f"{task}: first channels {', '.join(map(str, first))}"
+    if f"top_overlap{suffix}" in result:
+        overlap, rho = (float(some[f"{name}{suffix}"]) for name in ("top_overlap", "rank_correlation"))
+        chance = float(result.attrs["chance_overlap"])
+        line += (
+            f"; halves of the images share {overlap:.2f} of the top (chance {chance:.2f}), rank correlation {rho:.2f}"
+        )
+    return line
 
 
 def _write_units(units: UnitSet, path: Path) -> None:
@@ -265,4 +421,5 @@ def _write_units(units: UnitSet, path: Path) -> None:
     from actkit.results import atomic_write
 
     atomic_write(path, yaml.safe_dump(units.to_dict(), sort_keys=False, allow_unicode=True))
-    click.echo(f"{path}: {len(units)} units")
+    counts = ", ".join(f"{len(units.in_layer(layer))} of {layer}" for layer in units.layers)
+    click.echo(f"{path}: {counts}" if counts else f"{path}: no units; a lesion of them changes nothing")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OUT = click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of everything it makes [default: actkit-NAME].",
+    help="Folder of everything it makes [default: actkit-NAME, with --quick actkit-NAME-quick].",
 )
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars and no line for each step.")
 
@@ -27,8 +27,10 @@ _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bars and 
 @click.argument("study")
 @_OUT
 @click.option("--dry-run", "-n", is_flag=True, help="Show the plan, compute nothing, write nothing.")
+@click.option("--quick", is_flag=True, help="The quick form: smaller numbers, as the study says under `quick`.")
+@click.option("--jobs", "-j", type=int, default=1, show_default=True, help="Steps done side by side, in processes.")
 @_QUIET
-def run(study: str, out: Path | None, dry_run: bool, quiet: bool) -> None:
+def run(study: str, out: Path | None, dry_run: bool, quick: bool, jobs: int, quiet: bool) -> None:
     """Run a study: record, analyse, draw, report.
 
     STUDY is a YAML file, or the name of a study that ships with actkit (demo, kriegeskorte92). What is already in
@@ -39,8 +41,9 @@ def run(study: str, out: Path | None, dry_run: bool, quiet: bool) -> None:
     Examples:
       actkit run kriegeskorte92 --dry-run
       actkit run my_study.yaml --out results
+      actkit run my_study.yaml --quick --jobs 2
     """
-    _run(study, out, dry_run, quiet)
+    _run(study, out, dry_run, quiet, quick=quick, jobs=jobs)
 
 
 @click.command()
@@ -61,7 +64,7 @@ def demo(out: Path | None, dry_run: bool, quiet: bool) -> None:
     _run("demo", out, dry_run, quiet)
 
 
-def _run(study: str, out: Path | None, dry_run: bool, quiet: bool) -> None:
+def _run(study: str, out: Path | None, dry_run: bool, quiet: bool, quick: bool = False, jobs: int = 1) -> None:
     """Run a study, telling the user what is going on."""
     from actkit.study import run as run_study
 
@@ -75,6 +78,8 @@ def _run(study: str, out: Path | None, dry_run: bool, quiet: bool) -> None:
         study,
         out,
         dry_run=dry_run,
+        quick=quick,
+        jobs=jobs,
         progress=False if quiet else None,
         say=say,
         command=shlex.join(["actkit", *sys.argv[1:]]),

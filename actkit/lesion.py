@@ -291,4 +291,12 @@ def lesion_effect(
         fingerprints["reference"] = reference_fingerprint(reference, chosen.layers)
     fingerprints |= {f"task {task.name}": task.fingerprint for task in listed}
     counts = {name: len(chosen.in_layer(name)) for name in chosen.layers}
-    return describe(result, "lesion_effect", options, fingerprints, lesioned_units=counts, question=chosen.question)
+    return describe(
+        result,
+        "lesion_effect",
+        options,
+        fingerprints,
+        network=opened.name,
+        lesioned_units=counts,
+        question=chosen.question,
+    )

@@ -19,7 +19,7 @@ from actkit.network import Network
 from actkit.options import Options, with_options
 from actkit.ranking_engine import Engine, Journal
 from actkit.ranking_greedy import group_size, pairs
-from actkit.ranking_strategies import Ranked, greedy_ranking, one_shot, raced, shapley_ranking, taylor_ranking
+from actkit.ranking_strategies import Ranked, greedy_ranking, one_shot, raced, shapley_ranking, taylor_ranking, top_of
 from actkit.replay_lesion import channel_axis, find_site, intercepted, unwrapped
 from actkit.results import describe, fingerprint
 from actkit.tasks import Task, stratified
@@ -197,7 +197,7 @@ def rank_units(
         network=network.name,
         note="; ".join(dict.fromkeys(part.note for part in parts)),
         approximate=options.strategy in ("taylor", "racing", "shapley"),
-        chance_overlap=round_half_up(options.fraction * len(ranked)) / len(ranked),
+        chance_overlap=top_of(options, len(ranked)) / len(ranked),
     )
 
 

@@ -246,7 +246,8 @@ def raced(engine: Engine, intact: Values, options: RankingOptions) -> Ranked:
     def estimate(rows: np.ndarray) -> np.ndarray:
         part = weights[:, rows] * ~np.isnan(seen[guide][:, rows])
         rest = np.nan_to_num(seen[guide][:, rows] - guess[:, rows])
-        return guess.mean(axis=1) + (part * rest).sum(axis=1) / np.maximum(part.sum(axis=1), 1e-12)
+        # The guesses too are those of these images alone: halves that shared them would agree by that.
+        return guess[:, rows].mean(axis=1) + (part * rest).sum(axis=1) / np.maximum(part.sum(axis=1), 1e-12)
 
     scores = reliability(estimate, targets, k, options.n_splits, options.seed)
     ranked.task = {name + suffix: value for name, value in scores.items()}

@@ -65,11 +65,21 @@ class SweepResult:
 
 
 class Collector:
-    """Calls the score and lays its values out by candidate and image."""
+    """Calls the score and lays its values out by candidate and image.
 
-    def __init__(self, score: Score, candidates: int, images: int) -> None:
-        self._score = score
-        self._shape = (candidates, images)
+    Parameters
+    ----------
+    score : callable
+        As `sweep` takes it.
+    twins : sequence of sequences of int
+        For each candidate that is run, all the caller's candidates that silence the same channels.
+    images : int
+        Number of images.
+    """
+
+    def __init__(self, score: Score, twins: Sequence[Sequence[int]], images: int) -> None:
+        self._score, self._twins = score, twins
+        self._shape = (sum(map(len, twins)), images)
         self.values: dict[str, np.ndarray] = {}
         self.intact: dict[str, np.ndarray] = {}
 
@@ -83,7 +93,7 @@ class Collector:
         for name, value in self._scored(logits, images).items():
             if name not in self.values:
                 self.values[name] = np.full(self._shape, np.nan)
-            self.values[name][candidate, images] = value
+            self.values[name][self._twins[candidate], images] = value
 
     def _scored(self, logits: torch.Tensor, images: slice) -> dict[str, np.ndarray]:
         count = images.stop - images.start
@@ -120,7 +130,12 @@ def sweep(
     """Score a network on every image without each of many sets of channels of one layer.
 
     The ways differ by rounding alone (losses by 1e-12 in float64, by 1e-5 of their size in float32). Where a lesion
-    leaves outputs exactly tied, rounding may break the tie, so that a hit that hangs on it can differ.
+    leaves outputs exactly tied, rounding may break the tie, so that a hit that hangs on it can differ. Candidates that
+    silence the same channels are run once.
+
+    Inside :func:`actkit.lesion.lesioned` the sweep runs on the network with that lesion, and takes the plain loop: the
+    lesion keeps hooks on the network as a whole, which a part of it would not call. A full forward pass per candidate
+    is slow; give channels of the swept layer itself as ``base`` instead.
 
     Parameters
     ----------
@@ -148,7 +163,7 @@ def sweep(
     memory : str or int
         Budget for what is kept between candidates, such as "1GB".
     batch : int, optional
-        Images at a time; by default as many as the budget holds, 32 at most.
+        Images at a time; by default 32 to 512, the more the smaller the maps, and no more than the budget holds.
     axis : int, optional
         Channel axis of the layer's output, where `channel_axis` would guess wrong.
     progress : bool, optional
@@ -176,19 +191,23 @@ def sweep(
     like = next((p for p in module.parameters() if p.is_floating_point()), inputs)
     groups = [np.unique(np.asarray(channels).reshape(-1)) for channels in candidates]
     fixed = np.unique(np.asarray([] if base is None else base).reshape(-1))
-    collector = Collector(score, len(groups), len(inputs))
+    twins: dict[bytes, list[int]] = {}
+    for number, group in enumerate(groups):
+        twins.setdefault(group.tobytes(), []).append(number)
+    collector = Collector(score, list(twins.values()), len(inputs))
     with evaluating(module), torch.no_grad():
         look = _probe(module, site, _to(inputs[:1], like), axis, mode, fill)
         for number, channels in enumerate([fixed, *groups]):
             _check_channels(channels, look.lesion.channels, layer, "base" if number == 0 else f"candidate {number - 1}")
-        indices = [torch.as_tensor(g.astype(np.int64), device=like.device) for g in groups]
+        once = [groups[numbers[0]] for numbers in twins.values()]
+        indices = [torch.as_tensor(group.astype(np.int64), device=like.device) for group in once]
         fixed_index = torch.as_tensor(fixed.astype(np.int64), device=like.device)
         hooks = HookEngine(module, site, look.lesion, indices, fixed_index)
         budget = parse_bytes(memory)
         engine, name, reason = _choose(hooks, look, method, budget)
         rows = batch or engine.rows(budget)
         with progress_bar(
-            total=len(groups) * len(inputs), desc=f"lesions of {layer}", unit="image", enabled=progress
+            total=len(once) * len(inputs), desc=f"lesions of {layer}", unit="image", enabled=progress
         ) as bar:
             for start, stop in spans(len(inputs), rows):
                 images = slice(start, stop)
@@ -257,15 +276,20 @@ def _choose(hooks: HookEngine, look: _Look, method: Method, memory: int) -> tupl
     except CutError as error:
         return hooks, "hooks", f"the network cannot be cut at {hooks.site.name!r}: {error}"
     wanted = ("low_rank", "replay") if method in ("auto", "low_rank") else ("replay",)
-    reasons = []
+    reasons: list[str] = []
     for name in wanted:
-        try:
-            engine = ReplayEngine(made, look.lesion, hooks.candidates, hooks.base, name == "low_rank", memory)
-            _verify(hooks, engine, look)
-        except (CutError, RuntimeError, TypeError, ValueError, IndexError) as error:
-            reasons.append(f"{name} does not apply: {error}")
-            continue
-        return engine, name, "; ".join(reasons) or _REASONS[name]
+        # A network that asks for views of its maps runs with the channels apart only.
+        for side_by_side in (True, False) if look.image.device.type == "cpu" else (False,):
+            try:
+                engine = ReplayEngine(
+                    made, look.lesion, hooks.candidates, hooks.base, name == "low_rank", memory, side_by_side
+                )
+                _verify(hooks, engine, look)
+            except (CutError, RuntimeError, TypeError, ValueError, IndexError) as error:
+                failed = str(error)
+                continue
+            return engine, name, "; ".join(reasons) or _REASONS[name]
+        reasons.append(f"{name} does not apply: {failed}")
     return hooks, "hooks", "; ".join(reasons)
 
 

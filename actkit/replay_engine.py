@@ -11,12 +11,15 @@ import torch
 from torch import fx
 
 from actkit.layers import first_tensor
-from actkit.replay_dense import Head, head_of
+from actkit.replay_dense import Head, corrected, head_of
 from actkit.replay_graph import Cut, CutError, _copied
 from actkit.replay_lesion import Lesion, replace_tensor
-from actkit.replay_linear import Carry, Contraction, Sparse, carry, contraction
+from actkit.replay_linear import Carry, Contraction, Sparse, as_channels_last, carry, contraction
 
-_BATCH = 32
+_FEWEST, _MOST = 32, 512
+_CACHE = 2 << 20
+"""Images at a time: as many as keep the largest value that is computed per candidate within so many bytes, between the
+limits. Small maps then fill wide operations, and large ones stay near the processor."""
 _STACK = 512
 """Rows of candidates and images that go through the dense layers together."""
 
@@ -56,7 +59,7 @@ class Plan:
             self._check_overwrites()
         whole = [node for node in cut.after if node not in self.sparse and node not in cut.sizes]
         chain = head_of(cut, [node for node in whole if node not in self.contractions])
-        self.head = Head([cut.modules[str(node.target)] for node in chain], memory // 2) if chain else None
+        self.head = Head(chain, cut, memory // 2) if chain else None
         self.head_input: fx.Node | None = chain[0].args[0] if chain else None  # type: ignore[assignment]
         inside = set(chain)
         self.steps = [node for node in cut.after if node not in inside and node not in cut.sizes]
@@ -78,7 +81,7 @@ class Plan:
             if module is not None:
                 layout, weight = self.sparse[node.args[0]], module.weight  # type: ignore[index]
                 size = weight.numel() * weight.element_size()  # type: ignore[operator, union-attr]
-                self.contractions[node] = Contraction(module, layout, size <= budget)  # type: ignore[operator]
+                self.contractions[node] = corrected(node, module, layout, self.cut, size <= budget)  # type: ignore[operator]
                 budget = max(0, budget - size)  # type: ignore[operator, assignment]
 
     def _check_overwrites(self) -> None:
@@ -137,6 +140,9 @@ class ReplayEngine:
         Whether to take the low-rank step for candidates of at most half of the channels.
     memory : int
         Budget in bytes.
+    channels_last : bool
+        Whether maps lie in memory with the channels of a position side by side, which convolutions and pooling of
+        small maps on a CPU are faster with.
 
     Raises
     ------
@@ -152,8 +158,9 @@ class ReplayEngine:
         base: torch.Tensor,
         low_rank: bool,
         memory: int,
+        channels_last: bool = False,
     ) -> None:
-        self._cut, self._lesion = cut, lesion
+        self._cut, self._lesion, self._channels_last = cut, lesion, channels_last
         self._candidates, self._base = candidates, base
         few = [low_rank and 2 * len(channels) <= lesion.channels for channels in candidates]
         self._few = few
@@ -167,7 +174,9 @@ class ReplayEngine:
         kept = sum(size.get(node, 0) for node in {*self._cut.live, self._cut.mark, *self._plan.needed})
         kept += sum(2 * size.get(node, 0) for node in self._plan.contractions)
         working = 3 * max(size.values(), default=1)
-        return max(1, min(_BATCH, int(memory / 2 / (4 * (kept + working)))))
+        whole = [size.get(node, 0) for node in self._cut.after if node not in self._plan.sparse]
+        wanted = min(max(_FEWEST, _CACHE // (4 * max(whole, default=1) or 1)), _MOST)
+        return max(1, min(wanted, int(memory / 2 / (4 * (kept + working)))))
 
     def run(
         self, batch: torch.Tensor, numbers: Iterable[int] | None = None
@@ -186,7 +195,11 @@ class ReplayEngine:
         tuple of int or None, and torch.Tensor
             Candidate (None: intact) and output (images, outputs).
         """
-        live = self._cut.prefix(batch)
+        live = self._cut.prefix(batch, self._channels_last)
+        if self._channels_last:
+            live = {
+                n: as_channels_last(value) if isinstance(value, torch.Tensor) else value for n, value in live.items()
+            }
         kept = live.pop(self._cut.mark)
         tensor, _ = first_tensor(kept)
         assert tensor is not None  # the cut checked it
@@ -194,7 +207,7 @@ class ReplayEngine:
             tensor = self._lesion.write(tensor, self._base)
         state = _State(live, kept, tensor)
         end = self._intact(state)
-        yield None, end.clone() if self._plan.head is None else self._plan.head(end)
+        yield None, end.clone() if self._plan.head is None else self._plan.head(end.flatten(1).clone())
         stacks = {plan: _Stack(plan.head, len(batch)) for plan in {self._plan, self._plain} if plan.head is not None}
         for number in range(len(self._candidates)) if numbers is None else numbers:
             channels, plan = self._candidates[number], self._plan
@@ -205,7 +218,7 @@ class ReplayEngine:
             else:
                 value, plan = self._whole(state, channels), self._plain
             if plan in stacks:
-                yield from stacks[plan].add(number, value)
+                yield from stacks[plan].add(number, value.flatten(1))
             else:
                 yield number, value.clone()  # the next candidate uses the same buffers
         for stack in stacks.values():
@@ -223,8 +236,9 @@ class ReplayEngine:
             elif node in plan.carries:
                 env[node] = plan.carries[node](env, None)
             elif node in plan.contractions:
-                state.intact[node] = cut.call(node, env)
-                env[node] = state.intact[node].clone()
+                value = cut.call(node, env)
+                state.intact[node] = value.contiguous() if plan.contractions[node].flat else value
+                env[node] = value.clone()
             elif node in steps:
                 copied = {s for s in node.all_input_nodes if s in plan.sparse} if node in cut.overwrites else set()
                 copied |= cut.copies.get(node, set())
@@ -255,7 +269,8 @@ class ReplayEngine:
             copied = {source: env[source].clone() for source in cut.copies.get(node, ())}
             return env | whole | copied
 
-        slices = plan.sparse[cut.mark].take(state.tensor, channels)
+        # What stands in for the channels is the same for every image: one is carried for all.
+        slices = plan.sparse[cut.mark].take(state.tensor[:1], channels)
         env[cut.mark] = self._lesion.values(channels, slices).expand_as(slices).contiguous()
         for node in plan.steps:
             if node in plan.carries:
@@ -277,7 +292,7 @@ class ReplayEngine:
     def _buffer(self, node: fx.Node, like: torch.Tensor) -> torch.Tensor:
         """Memory for a corrected output, the same for every candidate of a batch."""
         if node not in self._buffers or self._buffers[node].shape != like.shape:
-            self._buffers[node] = torch.empty_like(like, memory_format=torch.contiguous_format)
+            self._buffers[node] = torch.empty_like(like)
         return self._buffers[node]
 
     def _end(self, plan: Plan, env: Mapping[fx.Node, Any]) -> torch.Tensor:

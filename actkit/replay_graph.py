@@ -123,13 +123,15 @@ class Cut:
             return node.target(*args, **kwargs)  # type: ignore[operator]
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
 
-    def prefix(self, batch: torch.Tensor) -> dict[fx.Node, Any]:
+    def prefix(self, batch: torch.Tensor, channels_last: bool = False) -> dict[fx.Node, Any]:
         """Run what no candidate changes.
 
         Parameters
         ----------
         batch : torch.Tensor
             Images (images, ...); not written to.
+        channels_last : bool
+            Whether convolutions should hand their maps on with the channels of a position side by side.
 
         Returns
         -------
@@ -141,6 +143,8 @@ class Cut:
         left = {node: sum(user not in self._later for user in node.users) for node in self.before}
         for node in [*self.before, self.mark]:
             env[node] = self._input(node, batch) if node.op == "placeholder" else self.call(node, env)
+            if channels_last and node.op == "call_module" and type(self.modules[str(node.target)]) is torch.nn.Conv2d:
+                env[node] = env[node].contiguous(memory_format=torch.channels_last)
             for source in node.all_input_nodes:
                 left[source] -= 1
                 if not left[source] and source not in keep:
@@ -196,7 +200,12 @@ def cut(module: torch.nn.Module, site: Site, probe: torch.Tensor) -> Cut:
     if len(inputs) != 1:
         raise CutError(f"the network takes {len(inputs)} inputs")
     made = _split(module, graph, mark)
-    _watch(made, list(graph.nodes), probe)
+    try:
+        _watch(made, list(graph.nodes), probe)
+    except (CutError, LayerError):
+        raise
+    except Exception as error:  # the graph of an output that fx rebuilds in another way than the network does
+        raise CutError(f"its traced graph does not run ({_first_line(error)})") from error
     return made
 
 

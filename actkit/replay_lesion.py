@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, cast
 
 import torch
 
@@ -152,11 +153,11 @@ class Lesion:
         torch.Tensor
             The copy; the original is untouched, so that what else holds it is.
         """
-        copy = tensor.clone()
+        made = tensor.clone()
         index = [slice(None)] * tensor.ndim
         index[self.axis] = channels.to(tensor.device)  # type: ignore[call-overload]
-        copy[tuple(index)] = self.values(channels.to(tensor.device), tensor)
-        return copy
+        made[tuple(index)] = self.values(channels.to(tensor.device), tensor)
+        return made
 
 
 def replace_tensor(output: Any, new: torch.Tensor) -> Any:
@@ -165,7 +166,7 @@ def replace_tensor(output: Any, new: torch.Tensor) -> Any:
     Parameters
     ----------
     output : object
-        A tensor, or a tuple, list or mapping that holds one.
+        A tensor, or a tuple, list, mapping or dataclass that holds one.
     new : torch.Tensor
         What to put there.
 
@@ -193,6 +194,13 @@ def replace_tensor(output: Any, new: torch.Tensor) -> Any:
             if first_tensor(value)[0] is not None:
                 items[i] = replace_tensor(value, new)
                 return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    if is_dataclass(output) and not isinstance(output, type):
+        for field in fields(output):
+            value = getattr(output, field.name)
+            if first_tensor(value)[0] is not None:
+                twin: Any = copy.copy(cast(Any, output))  # not replace(), which takes no field that __init__ does not
+                object.__setattr__(twin, field.name, replace_tensor(value, new))  # frozen ones too
+                return twin
     raise LayerError(
         f"a {type(output).__name__} cannot be lesioned: no tensor in it can be replaced; name a layer that returns one"
     )

@@ -22,6 +22,16 @@ from torch.nn import functional as F
 from actkit.replay_graph import Cut
 
 
+def channels_last(value: torch.Tensor) -> bool:
+    """Whether maps lie in memory with the channels of a position side by side."""
+    return value.ndim == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
+
+
+def as_channels_last(value: torch.Tensor) -> torch.Tensor:
+    """The same maps with the channels of a position side by side; anything but maps as it is."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+
 @dataclass(frozen=True)
 class Sparse:
     """How a value that differs from the intact one in a candidate's channels alone holds its channels.
@@ -44,6 +54,8 @@ class Sparse:
         if self.block == 1:
             if len(channels) == 1:  # a view costs less than a copy
                 return value.narrow(self.axis, int(channels), 1)
+            if self.axis == 1 and channels_last(value):
+                return value.permute(0, 2, 3, 1).index_select(3, channels).permute(0, 3, 1, 2)
             return value.index_select(self.axis, channels)
         apart = value.unflatten(self.axis, (-1, self.block))
         if len(channels) == 1:
@@ -54,8 +66,9 @@ class Sparse:
         """A copy of a whole value with the slices of some channels replaced."""
         made = value.clone(memory_format=torch.contiguous_format) if self.block > 1 else value.clone()
         if self.block == 1:
-            return made.index_copy_(self.axis, channels, slices)
+            return made.index_copy_(self.axis, channels, slices.expand(len(made), *slices.shape[1:]))
         apart = made.unflatten(self.axis, (-1, self.block))
+        slices = slices.expand(len(made), *slices.shape[1:])
         apart.index_copy_(self.axis, channels, slices.unflatten(self.axis, (len(channels), self.block)))
         return made
 
@@ -63,7 +76,7 @@ class Sparse:
 Carry = Callable[[Mapping[fx.Node, Any], "torch.Tensor | None"], torch.Tensor]
 """Runs a channel-wise node on the slices of some channels (None: on whole values)."""
 
-_ACTIVATIONS = (
+ACTIVATIONS = (
     nn.ReLU,
     nn.ReLU6,
     nn.SiLU,
@@ -128,7 +141,7 @@ _BINARY: dict[Any, Callable[[Any, Any], torch.Tensor]] = {
     "mul_": operator.mul,
     operator.truediv: operator.truediv,
 }
-_FLATTENING = {"flatten", "view", "reshape"}
+FLATTENING = {"flatten", "view", "reshape"}
 
 
 def unhooked(module: nn.Module) -> bool:
@@ -212,7 +225,7 @@ def carry(node: fx.Node, cut: Cut, sparse: Mapping[fx.Node, Sparse]) -> tuple[Sp
         module = linear_module(node, cut)
         return None if module is None else _carry_module(module, first, node, cut, sparse[first])
     name = key if isinstance(key, str) else getattr(key, "__name__", "")
-    if name in _FLATTENING:
+    if name in FLATTENING:
         return _carry_flatten(first, node, cut, sparse[first])
     if name in _FUNCTIONS and len(node.args) == 1 and set(node.kwargs) <= {"inplace"}:
         function = _FUNCTIONS[name]
@@ -225,7 +238,7 @@ def _carry_module(
 ) -> tuple[Sparse, Carry] | None:
     """Channel-wise modules; exact classes only, since a sub-class may do more."""
     kind = type(module)
-    if kind in _ACTIVATIONS:
+    if kind in ACTIVATIONS:
         pure = copy.copy(module)
         if getattr(pure, "inplace", False):
             setattr(pure, "inplace", False)  # noqa: B010  (not every activation declares it)
@@ -241,7 +254,7 @@ def _carry_module(
         return layout, lambda values, channels: _batch_norm(module, values[source], channels)
     if kind not in _CONVOLUTIONS or not isinstance(module, nn.modules.conv._ConvNd):
         return None
-    if module.groups == module.in_channels == module.out_channels > 1 and _plain(module, cut.shapes[source]):
+    if module.groups == module.in_channels == module.out_channels > 1 and plain_convolution(module, cut.shapes[source]):
         return layout, lambda values, channels: _depthwise(module, values[source], channels)
     return None
 
@@ -273,7 +286,7 @@ def _depthwise(module: nn.modules.conv._ConvNd, value: torch.Tensor, channels: t
     return function(value, weight, bias, module.stride, module.padding, module.dilation, len(weight))
 
 
-def _plain(module: nn.modules.conv._ConvNd, shape: tuple[int, ...]) -> bool:
+def plain_convolution(module: nn.modules.conv._ConvNd, shape: tuple[int, ...]) -> bool:
     """Whether a convolution pads with zeros and its input has a batch axis."""
     return module.padding_mode == "zeros" and len(shape) == len(module.kernel_size) + 2
 
@@ -324,7 +337,7 @@ def contraction(node: fx.Node, cut: Cut, sparse: Mapping[fx.Node, Sparse]) -> nn
         return module if layout.axis == len(shape) - 1 else None
     if type(module) not in _CONVOLUTIONS or not isinstance(module, nn.modules.conv._ConvNd):
         return None
-    return module if layout == Sparse(1) and module.groups == 1 and _plain(module, shape) else None
+    return module if layout == Sparse(1) and module.groups == 1 and plain_convolution(module, shape) else None
 
 
 class Contraction:
@@ -338,10 +351,12 @@ class Contraction:
         Where its input holds the channels.
     keep_weights : bool
         Whether to lay a dense layer's weights out by channel once (as large as the weights) instead of per candidate.
+    flat : bool
+        Whether ``module`` is the dense form of a convolution, for flattened maps.
     """
 
-    def __init__(self, module: nn.Module, layout: Sparse, keep_weights: bool) -> None:
-        self.module, self.layout = module, layout
+    def __init__(self, module: nn.Module, layout: Sparse, keep_weights: bool, flat: bool = False) -> None:
+        self.module, self.layout, self.flat = module, layout, flat
         self._by_channel: torch.Tensor | None = None
         if keep_weights and isinstance(module, nn.Linear):
             apart = module.weight.detach().unflatten(1, (-1, layout.block))
@@ -368,11 +383,16 @@ class Contraction:
         torch.Tensor
             The corrected output; ``out`` where it could be used.
         """
+        if self.flat:
+            return self._dense(intact.flatten(1), delta.flatten(1), channels).view(intact.shape)
         if isinstance(self.module, nn.Linear):
             return self._dense(intact, delta, channels)
         module = self.module
         assert isinstance(module, nn.modules.conv._ConvNd)
         weight = module.weight[:, channels]
+        if type(module) is nn.Conv2d and channels_last(intact):
+            share = F.conv2d(as_channels_last(delta), weight, None, module.stride, module.padding, module.dilation)
+            return torch.sub(intact, share, out=out) if out is not None else intact - share
         if type(module) is not nn.Conv2d or isinstance(module.padding, str) or not intact.is_contiguous():
             function = _CONVOLUTIONS[type(module)]
             return intact - function(delta, weight, None, module.stride, module.padding, module.dilation)

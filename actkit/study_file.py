@@ -3,169 +3,58 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, get_origin
 
 import yaml
-from pydantic import Field
 
 from actkit import plugins
-from actkit.errors import ActkitError, InputError, nearest
+from actkit.errors import InputError, nearest
 from actkit.options import Options, parse
+from actkit.study_networks import lesion_networks, network_settings, read_networks, seen_networks
+from actkit.study_quick import quick_form
+from actkit.study_spec import (
+    AnalysisStep,
+    DecodingStep,
+    FeatureVisualizationStep,
+    ModelSpec,
+    NetworkSpec,
+    ObserversSpec,
+    RdmStep,
+    ReportSpec,
+    RsaStep,
+    SegregationStep,
+    StepOf,
+    StimuliSpec,
+    Study,
+    StudyHead,
+    as_mapping,
+    said_where,
+)
 
-_NETWORK_KEYS = ("extractor", "name", "control", "record")
-# What the part after the colon is called among an extractor's options: 'timm:resnet18', 'checkpoint:file.safetensors'.
-_WHICH = ("model", "file", "path")
-_ANALYSES = ("rdm", "rsa", "decoding")
+__all__ = [
+    "Study",
+    "function",
+    "load_study",
+    "network_settings",
+    "options_model",
+    "options_of",
+    "said_where",
+    "shipped",
+]
 
-
-class NetworkSpec(Options):
-    """One network of a study."""
-
-    extractor: str = Field(description="entry point that opens it, such as 'efficientnet_lite0' or 'timm:resnet18'")
-    name: str = Field(description="name of its store, and of its curve in the figures")
-    control: bool = Field(False, description="a control (pixels, Gabor energy, an untrained copy), drawn as one")
-    record: dict[str, Any] = Field({}, description="recording options of this network alone")
-    options: dict[str, Any] = Field({}, description="options of the extractor")
-
-
-class StimuliSpec(Options):
-    """One set of stimuli of a study; several are joined in the order given."""
-
-    dataset: str | None = Field(None, description="a data set by name")
-    path: str | None = Field(None, description="a folder, zip or table, relative to the study file")
-    root: str | None = Field(None, description="where the data set's files lie, if not where fetch puts them")
-    select: dict[str, Any] = Field({}, description="label: value or list of values to keep")
-    ids: list[str] = Field([], description="ids to keep, in this order")
-    each: int | None = Field(None, gt=0, description="at most this many stimuli, taken evenly over the order")
-    options: dict[str, Any] = Field({}, description="options of a data set that is drawn rather than read")
-
-
-class ModelSpec(Options):
-    """Model RDMs to compare beside the layers."""
-
-    label: str | None = Field(None, description="a stimulus label: 0 for the same value, 1 for different ones")
-    groups: dict[str, list[Any]] = Field({}, description="values of the label merged into named groups")
-    name: str | None = Field(None, description="name of the model, by default the label's")
-    data: str | None = Field(None, description="a variable of the data set that holds model RDMs")
-    only: list[str] = Field([], description="names of shipped model RDMs to take")
-    leave_out: list[str] = Field([], description="names of shipped model RDMs to leave out")
-
-
-class ObserversSpec(Options):
-    """Simulated observers, whose truth is a mixture of model RDMs; everything they touch says that it is simulated."""
-
-    truth: list[Any] = Field(min_length=1, description="model RDMs, written as in `models`")
-    weights: list[float] | None = Field(None, description="one weight a model RDM, by default equal")
-    n_subjects: int = Field(12, ge=1, description="how many observers")
-    noise: float = Field(1.0, ge=0, description="standard deviation of each one's noise, that of the truth being 1")
-    seed: int | None = Field(None, ge=0, description="seed of the noise, by default the study's")
-
-
-class ReportSpec(Options):
-    """What the report says beside the results."""
-
-    title: str | None = Field(None, description="title of the report, by default the study's")
-    text: str | None = Field(None, description="a paragraph that opens it")
-
-
-class StudyHead(Options):
-    """The top-level keys of a study file."""
-
-    study: str = Field(min_length=1, description="name of the study, and of its folder of results")
-    title: str | None = Field(None, description="one line for people")
-    description: str | None = Field(None, description="what it asks, a paragraph for the report")
-    seed: int = Field(0, ge=0, description="seed of every step that does not set its own")
-    networks: list[Any] = Field(min_length=1, description="networks, side by side")
-    stimuli: Any = Field(description="data set, path, or several to join")
-    record: dict[str, Any] = Field({}, description="recording options")
-    models: list[Any] = Field([], description="model RDMs that every comparison includes")
-    simulate: dict[str, Any] = Field({}, description="simulated observers by name, to use as data")
-    analyses: list[Any] = Field([], description="what to do with the recordings, in order")
-    report: Any = Field(True, description="true, false, or title and text")
-
-
-class StepOf(Options):
-    """What every step takes."""
-
-    networks: list[str] = Field([], description="networks of this step, by name; all by default")
-
-
-class RdmStep(StepOf):
-    """What a study's ``rdm`` step takes beside the options of `actkit.rdm`."""
-
-    data: list[str] = Field([], description="measured RDMs to show beside the layers'")
-    labels: str | None = Field(None, description="stimulus label that orders and colours the stimuli")
-
-
-class RsaStep(StepOf):
-    """What a study's ``rsa`` step takes beside the options of `actkit.rdm` and `actkit.rsa`."""
-
-    data: list[str] = Field(min_length=1, description="RDM variables to compare with, one figure each")
-    models: list[Any] = Field([], description="model RDMs of this step alone, added to the study's")
-    charts: list[Literal["auto", "layers", "models", "differences"]] = Field(
-        ["auto"],
-        description="figures of each comparison: layers (curve), models (chart with pairwise tests), differences "
-        "(matrix); auto chooses one",
-    )
-
-
-class DecodingStep(StepOf):
-    """What a study's ``decoding`` step takes beside the options of `actkit.decode`."""
-
-    labels: list[str] = Field(min_length=1, description="stimulus labels to decode, one figure each")
-
-
-@dataclass(frozen=True)
-class AnalysisStep:
-    """One item of ``analyses``: which one, the study's own keys, and the options of each function behind it."""
-
-    kind: str
-    where: str
-    own: Any
-    options: Mapping[str, Options] = field(default_factory=dict)
-    models: tuple[ModelSpec, ...] = ()
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study file after every key has been checked."""
-
-    name: str
-    title: str
-    description: str
-    seed: int
-    networks: tuple[NetworkSpec, ...]
-    stimuli: tuple[StimuliSpec, ...]
-    record: Mapping[str, Options]  # by network name
-    models: tuple[ModelSpec, ...]
-    observers: Mapping[str, tuple[ObserversSpec, tuple[ModelSpec, ...]]]
-    analyses: tuple[AnalysisStep, ...]
-    report: ReportSpec | None
-    text: str
-    source: str
-    folder: Path
-
-
-@contextmanager
-def said_where(where: str) -> Iterator[None]:
-    """Put the place in the study file in front of whatever goes wrong inside.
-
-    Parameters
-    ----------
-    where : str
-        File, step and key.
-    """
-    try:
-        yield
-    except ActkitError as error:
-        if str(error).startswith(where):
-            raise
-        raise type(error)(f"{where}: {error}") from error
+# The analyses a study can name: their own keys, and the entry points whose options they take beside them.
+_ANALYSES: dict[str, tuple[type[StepOf], tuple[str, ...]]] = {
+    "rdm": (RdmStep, ("rdm",)),
+    "rsa": (RsaStep, ("rdm", "rsa")),
+    "decoding": (DecodingStep, ("decoding",)),
+    "segregation": (SegregationStep, ("segregation",)),
+    "feature_visualization": (FeatureVisualizationStep, ("feature_visualization",)),
+}
+_OF_RECORDINGS = ("rdm", "rsa", "decoding")
+_HEAD = "a study is a mapping that starts with `study: NAME`"
 
 
 class _Loader(yaml.SafeLoader):
@@ -173,10 +62,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """Build a mapping, refusing repeated keys."""
-    loader.flatten_mapping(node)
+    """Build a mapping, refusing repeated keys; a key beside ``<<`` wins over the one that is merged in."""
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if key in seen:
@@ -184,6 +74,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
                 None, None, f"the key {key!r} stands twice, on lines {seen[key]} and {line}; keep one", None
             )
         seen[key] = line
+    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -202,7 +93,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_study(study: str | os.PathLike[str] | Mapping[str, Any]) -> Study:
+def load_study(study: str | os.PathLike[str] | Mapping[str, Any], quick: bool = False) -> Study:
     """Read a study and check every key of it, before anything is computed.
 
     Parameters
@@ -210,6 +101,8 @@ def load_study(study: str | os.PathLike[str] | Mapping[str, Any]) -> Study:
     study : str, path or mapping
         A YAML file, the name of a study that ships with actkit (``"demo"``, ``"kriegeskorte92"``), or the same
         content as a mapping.
+    quick : bool
+        Its quick form: with what it says under ``quick`` in place of the same keys elsewhere.
 
     Returns
     -------
@@ -239,7 +132,12 @@ def load_study(study: str | os.PathLike[str] | Mapping[str, Any]) -> Study:
             raw = yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of the safe loader)
         except yaml.YAMLError as error:
             raise InputError(f"{source} is not YAML that can be read: {_yaml_words(error)}") from None
-    return _check(raw, source, folder, text)
+    whole = _check(raw, source, folder, text, quick=False)
+    if not quick and not raw.get("quick"):
+        return whole
+    # A mistake in the quick form is told as well to those who run the whole of it.
+    short = _check(quick_form(raw, source), f"{source}, quick form", folder, text, quick=True)
+    return short if quick else whole
 
 
 def _read(path: Path) -> str:
@@ -266,22 +164,23 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
 
 
-def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
+def _check(raw: Any, source: str, folder: Path, text: str, quick: bool) -> Study:
     """Check the whole content of a study."""
-    head = parse(StudyHead, _as_mapping(raw, source, "a study is a mapping that starts with `study: NAME`"), source)
+    head = parse(StudyHead, as_mapping(raw, source, _HEAD), source)
     if any(char in head.study for char in '/\\:*?"<>|') or head.study.startswith("."):
         raise InputError(
             f'{source}, study: {head.study!r} names a folder of results, so it takes no /\\:*?"<>| or dot first'
         )
-    networks = tuple(_network(item, f"{source}, networks, item {i}", folder) for i, item in enumerate(head.networks, 1))
-    names = [network.name for network in networks]
-    for i, name in enumerate(names, 1):
-        if name in names[: i - 1]:
-            raise InputError(
-                f"{source}, networks, item {i}: the name {name!r} is taken by an earlier network; give `name: …`"
-            )
+    networks = read_networks(head.networks, source, folder, head.seed)
     sets = head.stimuli if isinstance(head.stimuli, list) else [head.stimuli]
-    if not sets:
+    if head.stimuli is None:
+        if any(network.recorded for network in networks):
+            raise InputError(
+                f"{source}: `stimuli` is missing; name a data set or a folder to record the networks on, or write "
+                "`record: false` at those that are only trained and lesioned"
+            )
+        sets = []
+    elif not sets:
         raise InputError(f"{source}, stimuli: the list is empty; name a data set or a folder")
     stimuli = tuple(
         _stimuli(item, f"{source}, stimuli" + (f", item {i}" if len(sets) > 1 else ""), folder)
@@ -292,22 +191,18 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
         str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()
     }
     analyses = tuple(_analysis(item, i, source, head.seed) for i, item in enumerate(head.analyses, 1))
-    for step in analyses:
-        for name in step.own.networks:
-            if name not in names:
-                raise InputError(f"{step.where}, networks: there is no network {name!r}; {nearest(name, names)}")
     report = head.report
     if isinstance(report, Mapping):
         report_spec: ReportSpec | None = parse(
-            ReportSpec, _as_mapping(report, f"{source}, report", ""), f"{source}, report"
+            ReportSpec, as_mapping(report, f"{source}, report", ""), f"{source}, report"
         )
     elif isinstance(report, bool):
         report_spec = ReportSpec() if report else None
     else:
         raise InputError(f"{source}, report: {report!r} is neither true, false nor a mapping with title and text")
-    return Study(
+    study = Study(
         name=head.study,
-        title=head.title or head.study,
+        title=(head.title or head.study) + (" (quick form)" if quick else ""),
         description=head.description or "",
         seed=head.seed,
         networks=networks,
@@ -320,78 +215,37 @@ def _check(raw: Any, source: str, folder: Path, text: str) -> Study:
         text=text,
         source=source,
         folder=folder,
+        quick=quick,
     )
+    return replace(study, analyses=tuple(_chosen(step, study, analyses[:i]) for i, step in enumerate(analyses)))
 
 
-def _as_mapping(value: Any, where: str, cure: str) -> dict[str, Any]:
-    """Refuse what is not a mapping with text keys."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r} is not a mapping" + (f"; {cure}" if cure else ""))
-    for key in value:
-        if not isinstance(key, str):
-            raise InputError(f"{where}: the key {key!r} is not text; write it in quotes")
-    return dict(value)
-
-
-def _network(item: Any, where: str, folder: Path) -> NetworkSpec:
-    """Read one item of ``networks``."""
-    values = {"extractor": item} if isinstance(item, str) else _as_mapping(item, where, "write {extractor: NAME}")
-    if "extractor" not in values:
-        raise InputError(f"{where}: `extractor: NAME` is missing; {nearest('', plugins.found('actkit.extractors'))}")
-    own = {key: values[key] for key in _NETWORK_KEYS if key in values}
-    options = {key: value for key, value in values.items() if key not in _NETWORK_KEYS}
-    with said_where(f"{where}, extractor"):
-        kind, settings = network_settings(str(own["extractor"]), options)
-    model = next(iter(str(settings[key]) for key in _WHICH if isinstance(settings.get(key), str)), "")
-    own.setdefault("name", re.sub(r"[^\w.+-]+", "-", model.rstrip("/").rsplit("/", 1)[-1]) or kind)
-    declared = getattr(plugins.load("actkit.extractors", kind), "options_model", None)
-    if declared is not None:
-        if "file" in settings and (folder / str(settings["file"])).exists():
-            settings["file"] = str(folder / str(settings["file"]))
-        parse(declared, settings, where)
-    spec = parse(NetworkSpec, {**own, "extractor": kind, "options": settings}, where)
-    if any(char in spec.name for char in '/\\:*?"<>| ') or spec.name.startswith("."):
-        raise InputError(
-            f'{where}, name: {spec.name!r} also names files, so it takes no spaces, no /\\:*?"<>| and no dot first'
-        )
-    return spec
-
-
-def network_settings(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Split ``EXTRACTOR:MODEL`` into the extractor and its options.
-
-    Parameters
-    ----------
-    text : str
-        ``"efficientnet_lite0"``, ``"timm:resnet18"``, ``"checkpoint:weights.safetensors"``.
-    options : mapping
-        The options given beside it.
-
-    Returns
-    -------
-    tuple of str and dict
-        Name of the extractor, and its options with the model (or file) among them.
-
-    Raises
-    ------
-    InputError
-        If there is no such extractor, it takes no model, or the model is given twice.
-    """
-    kind, sign, model = text.partition(":")
-    known = plugins.found("actkit.extractors")
-    if known and kind not in known:
-        raise InputError(f"there is no extractor {kind!r}; {nearest(kind, known)}")
-    settings = dict(options)
-    if not sign:
-        return kind, settings
-    declared = getattr(plugins.load("actkit.extractors", kind), "options_model", None)
-    fields = list(declared.model_fields) if declared is not None else list(_WHICH)
-    which = next((key for key in _WHICH if key in fields), None)
-    if which is None:
-        raise InputError(f"{text!r}: the extractor {kind!r} takes no model after a colon; write {kind!r}")
-    if which in settings:
-        raise InputError(f"{text!r}: {which} is also given as an option ({settings[which]!r}); give it once")
-    return kind, {which: model, **settings}
+def _chosen(step: AnalysisStep, study: Study, before: tuple[AnalysisStep, ...]) -> AnalysisStep:
+    """Settle which networks a step is about; from here on its list holds single networks."""
+    known = [*study.groups, *(spec.name for spec in study.networks if spec.group)]
+    places = {"networks": step.own.networks, "singles": getattr(step.own, "singles", [])}
+    places["control"] = [one for one in (getattr(step.own, "control", None),) if one is not None]
+    for key, names in places.items():
+        for name in names:
+            if name not in known or (key != "networks" and name not in study.groups):
+                among = known if key == "networks" else list(study.groups)
+                raise InputError(f"{step.where}, {key}: there is no network {name!r}; {nearest(name, among)}")
+    names = study.members(step.own.networks)
+    if step.kind in _OF_RECORDINGS:
+        unrecorded = {spec.name for spec in study.networks if not spec.recorded}
+        if barred := [name for name in names if name in unrecorded]:
+            raise InputError(
+                f"{step.where}, networks: {barred[0]!r} is not recorded (`record: false`), and {step.kind} is about "
+                "recordings; leave it out here, or record it"
+            )
+        names = names or [spec.name for spec in study.networks if spec.recorded]
+        if not names:
+            raise InputError(f"{step.where}: no network of the study is recorded, so there is nothing to analyse")
+    elif step.kind == "segregation":
+        names = lesion_networks(step, study, names)
+    else:
+        names = seen_networks(step, study, before, names)
+    return replace(step, own=step.own.model_copy(update={"networks": names}))
 
 
 def _stimuli(item: Any, where: str, folder: Path) -> StimuliSpec:
@@ -401,7 +255,7 @@ def _stimuli(item: Any, where: str, folder: Path) -> StimuliSpec:
             item = {"path": item}
         else:
             item = {"dataset": item}
-    values = _as_mapping(item, where, "name a data set or a folder, or write {dataset: NAME} or {path: FOLDER}")
+    values = as_mapping(item, where, "name a data set or a folder, or write {dataset: NAME} or {path: FOLDER}")
     own = {key: value for key, value in values.items() if key in StimuliSpec.model_fields}
     extra = {key: value for key, value in values.items() if key not in StimuliSpec.model_fields}
     if extra and "dataset" not in values:
@@ -420,7 +274,7 @@ def _stimuli(item: Any, where: str, folder: Path) -> StimuliSpec:
 def _model(item: Any, where: str) -> ModelSpec:
     """Read one item of ``models``."""
     values = (
-        {"label": item} if isinstance(item, str) else _as_mapping(item, where, "write {label: NAME} or {data: NAME}")
+        {"label": item} if isinstance(item, str) else as_mapping(item, where, "write {label: NAME} or {data: NAME}")
     )
     spec = parse(ModelSpec, values, where)
     if (spec.label is None) == (spec.data is None):
@@ -432,7 +286,7 @@ def _model(item: Any, where: str) -> ModelSpec:
 
 def _observers(item: Any, where: str, seed: int) -> tuple[ObserversSpec, tuple[ModelSpec, ...]]:
     """Read one item of ``simulate``."""
-    spec = parse(ObserversSpec, {"seed": seed, **_as_mapping(item, where, "write {truth: [{label: NAME}]}")}, where)
+    spec = parse(ObserversSpec, {"seed": seed, **as_mapping(item, where, "write {truth: [{label: NAME}]}")}, where)
     truth = tuple(_model(model, f"{where}, truth, item {i}") for i, model in enumerate(spec.truth, 1))
     return spec, truth
 
@@ -448,12 +302,9 @@ def _analysis(item: Any, number: int, source: str, seed: int) -> AnalysisStep:
     if kind not in _ANALYSES:
         raise InputError(f"{here}: there is no analysis {kind!r}; {nearest(str(kind), _ANALYSES)}")
     where = f"{here} ({kind})"
-    values = _as_mapping({} if values is None else values, where, "write {option: value, …}")
-    own_models: dict[str, type[StepOf]] = {"rdm": RdmStep, "rsa": RsaStep, "decoding": DecodingStep}
-    own_model = own_models[kind]
-    models = {
-        name: options_model(name) for name in {"rdm": ["rdm"], "rsa": ["rdm", "rsa"], "decoding": ["decoding"]}[kind]
-    }
+    values = as_mapping({} if values is None else values, where, "write {option: value, …}")
+    own_model, behind = _ANALYSES[kind]
+    models = {name: options_model(name) for name in behind}
     own = {key: value for key, value in values.items() if key in own_model.model_fields}
     rest = {key: value for key, value in values.items() if key not in own}
     for key in rest:
@@ -478,7 +329,7 @@ def _record(head: StudyHead, networks: tuple[NetworkSpec, ...], source: str) -> 
     """Check the recording options of every network; a control records all its layers unless it says otherwise."""
     model = options_model("record")
     made = {}
-    for i, network in enumerate(networks, 1):
+    for network in networks:
         values = dict(head.record)
         if (
             network.control
@@ -489,7 +340,7 @@ def _record(head: StudyHead, networks: tuple[NetworkSpec, ...], source: str) -> 
             # The study's layer patterns are written for the networks under study; a pixel control has none of them.
             values.pop("layers", None)
             values.pop("types", None)
-        where = f"{source}, record" if not network.record else f"{source}, networks, item {i}, record"
+        where = f"{source}, record" if not network.record else f"{source}, networks, item {network.item}, record"
         values = (
             {"seed": head.seed, **values, **network.record}
             if "seed" in model.model_fields
@@ -500,7 +351,8 @@ def _record(head: StudyHead, networks: tuple[NetworkSpec, ...], source: str) -> 
                 raise InputError(
                     f"{where}: {forbidden!r} is decided by the study itself, which records what has changed"
                 )
-        made[network.name] = parse(model, values, where)
+        if network.recorded:
+            made[network.name] = parse(model, values, where)
     return made
 
 
@@ -542,7 +394,7 @@ def function(name: str) -> Callable[..., Any]:
     Parameters
     ----------
     name : str
-        ``"record"``, ``"rdm"``, ``"rsa"``, ``"decoding"`` or ``"noise_ceiling"``.
+        ``"record"``, or an analysis such as ``"rdm"``, ``"decoding"`` or ``"feature_visualization"``.
 
     Returns
     -------
@@ -551,4 +403,5 @@ def function(name: str) -> Callable[..., Any]:
     """
     if name == "record":
         return plugins.load("actkit.engines", "record").extract
-    return getattr(plugins.load("actkit.analyses", name), {"decoding": "decode"}.get(name, name))
+    other = {"decoding": "decode", "feature_visualization": "visualize"}
+    return getattr(plugins.load("actkit.analyses", name), other.get(name, name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +15,15 @@ from actkit.compute import format_bytes
 from actkit.errors import ActkitError
 from actkit.options import Options
 from actkit.results import fingerprint
-from actkit.study_file import AnalysisStep, NetworkSpec, Study, said_where
-from actkit.study_workshop import Workshop, key_of, variable_name
+from actkit.study_lesion_plan import Lesioned, plan_feature_visualization, plan_seeds, plan_segregation
+from actkit.study_opening import key_of
+from actkit.study_spec import AnalysisStep, NetworkSpec, Study, said_where
+from actkit.study_words import slug, variable_name
+from actkit.study_workshop import Workshop
 
 MANIFEST = "manifest.json"
+# Options that change how long a step takes and how it is shared out, not what comes out.
+_HOW = ("memory", "workers", "overwrite", "resume")
 
 State = Literal["done", "resume", "run"]
 _STATE_WORDS = {"done": "there", "resume": "resume", "run": "to do"}
@@ -34,7 +38,8 @@ class Step:
     id : str
         Kind and object: ``"record vgg16"``, ``"rsa judgements"``.
     kind : str
-        What is done: stimuli, network, record, rdm, rsa, decoding, figures, report.
+        What is done: stimuli, network, accuracies, record, rdm, rsa, decoding, segregation, segregation_seeds,
+        feature_visualization, figures, report.
     inputs : tuple of str
         Ids of the steps it needs.
     outputs : tuple of str
@@ -190,7 +195,7 @@ def make_plan(study: Study, out: Path, progress: bool | None = None) -> tuple[Pl
         If something the study names is not there: a data set, a label, a layer.
     """
     workshop = Workshop(study, out, progress)
-    steps = _Builder(workshop).build()
+    steps = Builder(workshop).build()
     manifest = read_manifest(out)
     fresh: set[str] = set()
     marked = []
@@ -218,7 +223,7 @@ def make_plan(study: Study, out: Path, progress: bool | None = None) -> tuple[Pl
     return Plan(study, out, tuple(marked)), workshop
 
 
-class _Builder:
+class Builder:
     """Makes the steps one kind after the other; keys of later steps take in those of earlier ones."""
 
     def __init__(self, workshop: Workshop) -> None:
@@ -228,18 +233,31 @@ class _Builder:
 
     def build(self) -> list[Step]:
         """Make all the steps."""
-        self.add("stimuli", "", (), ("tables/stimuli.csv",), stimuli=self.workshop.stimuli_key())
-        for number, spec in enumerate(self.study.networks, 1):
-            self._network(number, spec)
+        if self.study.stimuli:
+            self.add("stimuli", "", (), ("tables/stimuli.csv",), stimuli=self.workshop.stimuli_key())
+        for spec in self.study.networks:
+            self._network(spec)
+        trained = [spec for spec in self.study.networks if self.workshop.training_specs(spec)]
+        if trained:
+            inputs = tuple(f"network {spec.name}" for spec in trained)
+            self.add("accuracies", "", inputs, ("tables/accuracies.csv",), groups=[spec.group for spec in trained])
         makers: dict[str, Callable[[AnalysisStep], None]] = {
             "rdm": self._rdm_step,
             "rsa": self._rsa_step,
             "decoding": self._decoding_step,
         }
+        lesioned: list[Lesioned] = []
         for analysis in self.study.analyses:
-            makers[analysis.kind](analysis)
+            if analysis.kind == "segregation":
+                lesioned.append(plan_segregation(self, analysis))
+            elif analysis.kind == "feature_visualization":
+                plan_feature_visualization(self, analysis, lesioned)
+            else:
+                makers[analysis.kind](analysis)
+        for one in lesioned:
+            plan_seeds(self, one)
         if self.study.report is not None:
-            shown = tuple(step.id for step in self.steps.values() if step.kind not in ("network", "rdm"))
+            shown = tuple(step.id for step in self.steps.values() if step.kind != "rdm")
             self.add(
                 "report",
                 "",
@@ -247,6 +265,7 @@ class _Builder:
                 ("report.html",),
                 report=self.study.report.model_dump(),
                 title=self.study.title,
+                quick=self.study.quick,
                 text=self.study.text,
             )
         return list(self.steps.values())
@@ -260,10 +279,11 @@ class _Builder:
         detail: Mapping[str, Any] | None = None,
         note: str = "",
         key: str | None = None,
+        id_: str | None = None,
         **content: Any,
     ) -> Step:
-        """Add one step; its key covers its inputs' keys and the content given."""
-        id_ = f"{kind} {object_}".strip()
+        """Add one step; its key covers its inputs' keys and the content given. Its id is kind and object."""
+        id_ = id_ or f"{kind} {object_}".strip()
         key = key or key_of(
             code=True, kind=kind, inputs=[self.steps[name].key for name in inputs], outputs=list(outputs), **content
         )
@@ -272,7 +292,7 @@ class _Builder:
 
     # ------------------------------------------------------------ recordings
 
-    def _network(self, number: int, spec: NetworkSpec) -> None:
+    def _network(self, spec: NetworkSpec) -> None:
         """Plan to open, and perhaps train, one network, and to record it."""
         shop = self.workshop
         self.add(
@@ -282,9 +302,11 @@ class _Builder:
             (f"networks/{spec.name}.json",),
             detail={"network": spec},
             note="trained here" if shop.is_trained(spec) else "",
-            spec=spec.model_dump(exclude={"record", "control"}),
+            spec=spec.model_dump(include={"name", "extractor", "options"}),
             content=shop.network_key(spec),
         )
+        if not spec.recorded:
+            return
         options = self.study.record[spec.name]
         store = f"stores/{spec.name}.zarr"
         self.add(
@@ -295,11 +317,14 @@ class _Builder:
             detail={
                 "network": spec,
                 "options": options,
-                "where": f"{self.study.source}, networks, item {number} ({spec.name}), record",
+                "where": f"{shop.place(spec)}, record",
             },
             # Not the code: a store answers for itself by its identity, and may have taken hours.
             key=key_of(
-                code=False, network=shop.network_key(spec), stimuli=shop.stimuli.fingerprint, record=_deciding(options)
+                code=False,
+                network=shop.network_key(spec),
+                stimuli=shop.stimuli.fingerprint,
+                record=self.deciding(options),
             ),
         )
 
@@ -309,7 +334,7 @@ class _Builder:
         """Plan the RDMs of every network, once for each set of options."""
         options = analysis.options["rdm"]
         names = []
-        for spec in self._chosen(analysis):
+        for spec in self.chosen(analysis):
             base = f"{spec.name} {options.model_dump().get('method', '')}".strip()
             object_, number = base, 1
             while (step := self.steps.get(f"rdm {object_}")) is not None and step.detail["options"] != options:
@@ -322,7 +347,7 @@ class _Builder:
                     ("stimuli", f"record {spec.name}"),
                     (f"results/rdm_{slug(object_)}.nc",),
                     detail={"network": spec, "options": options, "where": analysis.where},
-                    options=_deciding(options),
+                    options=self.deciding(options),
                     control=spec.control,
                 )
             names.append(f"rdm {object_}")
@@ -338,14 +363,14 @@ class _Builder:
         for name in rdms:
             # A control is one RDM as a rule, and stands beside the data.
             if not (self.steps[name].detail["network"].control and analysis.own.data):
-                self._figures(
+                self.figures(
                     name, (name, "stimuli"), slug(name), {**common, "result": name}, more=("map",), labels=label
                 )
         for variable in analysis.own.data:
             data = self.workshop.data(variable, f"{analysis.where}, data")
             name = variable_name(variable)
             compared = f"rsa {name}" if f"rsa {name}" in self.steps else None
-            self._figures(
+            self.figures(
                 f"rdm {name}",
                 ("stimuli", *rdms, *((compared,) if compared else ())),
                 f"rdm_{slug(name)}",
@@ -356,7 +381,7 @@ class _Builder:
                 attrs={key: str(value) for key, value in data.attrs.items()},
             )
 
-    def _figures(
+    def figures(
         self,
         name: str,
         inputs: tuple[str, ...],
@@ -366,7 +391,7 @@ class _Builder:
         **content: Any,
     ) -> None:
         """Plan the figures of one result, `more` of them than one; each goes with a text of its caption."""
-        free = self._free("figures", name)
+        free = self.free("figures", name)
         stem += slug(free.removeprefix(name)) and f"_{slug(free.removeprefix(name))}"
         stems = [f"figures/{stem}", *(f"figures/{stem}_{one}" for one in more)]
         outputs = tuple(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png", "txt"))
@@ -380,7 +405,7 @@ class _Builder:
         for variable in analysis.own.data:
             data = shop.data(variable, f"{analysis.where}, data")
             models = shop.models(specs, data["stimulus"].values, analysis.where)
-            object_ = self._free("rsa", variable_name(variable))
+            object_ = self.free("rsa", variable_name(variable))
             stem = f"rsa_{slug(object_)}"
             name = self.add(
                 "rsa",
@@ -394,22 +419,22 @@ class _Builder:
                     "rdms": rdms,
                     "where": analysis.where,
                 },
-                options=_deciding(analysis.options["rsa"]),
+                options=self.deciding(analysis.options["rsa"]),
                 data=fingerprint(data),
                 attrs={key: str(value) for key, value in data.attrs.items()},
                 models=[fingerprint(model) for model in models],
             ).id
             charts = tuple(dict.fromkeys(analysis.own.charts))
             detail = {"result": name, "draw": "rsa", "charts": charts, "where": analysis.where}
-            self._figures(name, (name,), stem, detail, more=charts[1:], charts=charts)
+            self.figures(name, (name,), stem, detail, more=charts[1:], charts=charts)
 
     def _decoding_step(self, analysis: AnalysisStep) -> None:
         """Plan the decoding of each label from each network, one figure a label."""
         for label in analysis.own.labels:
             values = self.workshop.label(label, f"{analysis.where}, labels")
             made = []
-            for spec in self._chosen(analysis):
-                object_ = self._free("decoding", f"{spec.name} {label}")
+            for spec in self.chosen(analysis):
+                object_ = self.free("decoding", f"{spec.name} {label}")
                 stem = f"decoding_{slug(object_)}"
                 made.append(
                     self.add(
@@ -423,22 +448,22 @@ class _Builder:
                             "options": analysis.options["decoding"],
                             "where": analysis.where,
                         },
-                        options=_deciding(analysis.options["decoding"]),
+                        options=self.deciding(analysis.options["decoding"]),
                         label=np.asarray(values),
                     ).id
                 )
-            self._figures(
+            self.figures(
                 f"decoding {label}",
                 tuple(made),
                 slug(f"decoding {label}"),
                 {"results": tuple(made), "draw": "decoding", "where": analysis.where},
             )
 
-    def _chosen(self, analysis: AnalysisStep) -> list[NetworkSpec]:
-        """The networks that a step names, or all."""
-        return [spec for spec in self.study.networks if not analysis.own.networks or spec.name in analysis.own.networks]
+    def chosen(self, analysis: AnalysisStep) -> list[NetworkSpec]:
+        """Find the networks that a step is about, in the order of the file."""
+        return [spec for spec in self.study.networks if spec.name in analysis.own.networks]
 
-    def _free(self, kind: str, base: str) -> str:
+    def free(self, kind: str, base: str) -> str:
         """Number the object of a step if the same is asked for twice (with other options)."""
         object_, number = base, 1
         while f"{kind} {object_}" in self.steps:
@@ -446,27 +471,6 @@ class _Builder:
             object_ = f"{base} {number}"
         return object_
 
-
-# Options that change how long a step takes and how it is shared out, not what comes out.
-_HOW = ("memory", "workers", "overwrite", "resume")
-
-
-def _deciding(options: Options) -> dict[str, Any]:
-    """The options that a step's outputs depend on."""
-    return {key: value for key, value in options.model_dump(mode="json").items() if key not in _HOW}
-
-
-def slug(text: str) -> str:
-    """Make a file name of a step's name.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-
-    Returns
-    -------
-    str
-        Letters, digits, dots, dashes and underscores.
-    """
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
+    def deciding(self, options: Options) -> dict[str, Any]:
+        """Take the options that a step's outputs depend on."""
+        return {key: value for key, value in options.model_dump(mode="json").items() if key not in _HOW}

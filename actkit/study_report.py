@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,16 @@ import numpy as np
 
 from actkit.errors import InputError
 from actkit.results import load, to_table
+from actkit.study_lesion_report import (
+    accuracy_numbers,
+    add_accuracies,
+    add_findings,
+    lesion_text,
+    lesion_title,
+    read_accuracies,
+    seeds_numbers,
+)
+from actkit.study_words import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +30,11 @@ if TYPE_CHECKING:
     from actkit.study import StudyRun
     from actkit.study_plan import Step
     from actkit.study_steps import Doing
+
+
+MOST_TABLES = 4
+# Sections in the order of the report, by what is drawn in them.
+_ORDER = ("segregation_seeds", "segregation", "feature_visualization", "rsa", "decoding", "rdm")
 
 
 def is_simulated(result: xr.Dataset) -> bool:
@@ -126,26 +142,66 @@ def decoding_numbers(result: xr.Dataset) -> dict[str, str]:
     }
 
 
-def all_numbers(results: dict[str, xr.Dataset]) -> list[dict[str, str]]:
+def all_numbers(
+    results: dict[str, xr.Dataset], groups: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, str]]:
     """Gather the key numbers of several results.
 
     Parameters
     ----------
     results : dict of str to xarray.Dataset
         Results by step.
+    groups : mapping of str to sequence of str, optional
+        Networks that differ in their seed alone, by the name they share; their decodings make one row.
 
     Returns
     -------
     list of dict
-        Rows of one table.
+        Rows of one table: segregation first, since it has the fewest.
     """
     rows: list[dict[str, str]] = []
+    owner = {name: group for group, names in (groups or {}).items() for name in names if len(names) > 1}
+    decoded: dict[tuple[str, str], list[xr.Dataset]] = {}
     for result in results.values():
-        if result.attrs.get("analysis") == "rsa":
+        analysis = result.attrs.get("analysis")
+        if analysis == "rsa":
             rows += rsa_numbers(result)
-        elif result.attrs.get("analysis") == "decoding":
-            rows.append(decoding_numbers(result))
+        elif analysis == "segregation_seeds":
+            rows = [*seeds_numbers(result), *rows]
+        elif analysis == "decoding":
+            name = str(result.attrs["network"])
+            decoded.setdefault((str(result.attrs["label"]), owner.get(name, name)), []).append(result)
+    for (_, group), some in decoded.items():
+        rows.append(decoding_numbers(some[0]) if len(some) == 1 else group_numbers(group, some))
     return rows
+
+
+def group_numbers(group: str, results: Sequence[xr.Dataset]) -> dict[str, str]:
+    """Find the number of a decoding from several networks that differ in their seed.
+
+    Parameters
+    ----------
+    group : str
+        The name they share.
+    results : sequence of xarray.Dataset
+        What `actkit.decode` returned for each, with the same layers.
+
+    Returns
+    -------
+    dict
+        ``data``, ``what``, ``value``, ``note``: mean and range at the layer of the highest mean.
+    """
+    values = np.array([result["accuracy"].values for result in results])
+    best = int(np.argmax(values.mean(axis=0)))
+    at = values[:, best]
+    first = results[0]
+    return {
+        "data": f"decoding of {first.attrs['label']}",
+        "what": f"best layer of {group}",
+        "value": f"{at.mean():.1%} ({at.min():.1%} to {at.max():.1%})",
+        "note": f"{first['layer'].values[best]}, chance {float(first['chance']):.1%}, mean (range) of {len(at)} "
+        "networks",
+    }
 
 
 def key_numbers(done: StudyRun) -> list[str]:
@@ -161,7 +217,15 @@ def key_numbers(done: StudyRun) -> list[str]:
     list of str
         Lines of a table; empty if the study compares nothing.
     """
-    rows = all_numbers(done.results)
+    results = {
+        step.id: load(done.out / step.outputs[0])
+        for step in done.plan.steps
+        if step.kind in ("rsa", "decoding", "segregation_seeds")
+    }
+    rows = all_numbers(results, done.plan.study.groups)
+    table = read_accuracies(done.out, done.plan)
+    if table is not None:
+        rows += accuracy_numbers(table)
     if not rows:
         return []
     keys = ("data", "what", "value", "note")
@@ -208,7 +272,9 @@ def write_report(doing: Doing, step: Step) -> None:
 
     study, plan = doing.plan.study, doing.plan
     results = {
-        other.id: load(doing.out / other.outputs[0]) for other in plan.steps if other.kind in ("rsa", "decoding")
+        other.id: load(doing.out / other.outputs[0])
+        for other in plan.steps
+        if other.kind in ("rsa", "decoding", "segregation_seeds", "segregation", "feature_visualization")
     }
     simulated = sorted({str(result.attrs.get("data")) for result in results.values() if is_simulated(result)})
     lead = [study.report.text if study.report is not None and study.report.text else study.description]
@@ -217,20 +283,22 @@ def write_report(doing: Doing, step: Step) -> None:
             f"The observers ({', '.join(simulated)}) are simulated: their truth was "
             "chosen, so this report shows that the method finds it, and nothing about brains or people."
         )
+    if study.quick:
+        lead.insert(
+            0,
+            "This is the quick form of the study: with fewer networks, images or draws than the study itself, to see "
+            "that everything runs. Its numbers are not the study's.",
+        )
     report = Report(
         study.report.title if study.report is not None and study.report.title else study.title, "\n\n".join(lead)
     )
-    numbers = all_numbers(results)
-    if numbers:
-        report.add_section(
-            "Key numbers",
-            "The layer with the highest score is named for description: it was chosen on the data that score it.",
-            tables=[
-                (number_table(numbers), "key_numbers", "Key numbers: mean ± standard error, p as the figures state.")
-            ],
-        )
+    table = read_accuracies(doing.out, plan)
+    _add_numbers(report, results, table, study.groups)
+    add_findings(report, doing.out, plan)
+    if table is not None:
+        add_accuracies(report, table)
     drawn = [other for other in plan.steps if other.kind == "figures"]
-    for other in sorted(drawn, key=lambda other: ("rsa", "decoding", "rdm").index(other.detail["draw"])):
+    for other in sorted(drawn, key=lambda other: _ORDER.index(other.detail["draw"])):
         _add_figures(report, doing, other)
     for name, facts in _provenance(doing).items():
         report.add_provenance(name, facts)
@@ -238,6 +306,24 @@ def write_report(doing: Doing, step: Step) -> None:
         report.add_provenance(id_, _question(result))
     report.add_provenance("Software", software_provenance(doing.command))
     report.write(doing.out / step.outputs[0])
+
+
+def _add_numbers(
+    report: Any, results: dict[str, xr.Dataset], table: pd.DataFrame | None, groups: Mapping[str, Sequence[str]]
+) -> None:
+    """Add the numbers that a reader asks for first."""
+    numbers = all_numbers(results, groups)
+    scored = any(result.attrs.get("analysis") in ("rsa", "decoding") for result in results.values())
+    segregated = any(result.attrs.get("analysis") == "segregation_seeds" for result in results.values())
+    if not numbers:
+        return
+    if table is not None:
+        numbers += accuracy_numbers(table)
+    text = "The layer with the highest score is named for description: it was chosen on the data that score it."
+    caption = "Key numbers: mean ± standard error, p as the figures state."
+    if segregated:
+        caption = "Key numbers: segregation as mean (t interval over networks); accuracies as mean (range)."
+    report.add_section("Key numbers", text if scored else "", tables=[(number_table(numbers), "key_numbers", caption)])
 
 
 class SavedFigure:
@@ -286,14 +372,44 @@ def _add_figures(report: Any, doing: Doing, step: Step) -> None:
         narrow = None if detail["draw"] == "rdm" else plot_narrow(drawing.result, **drawing.options)
         figures.append((SavedFigure(stem), words, alt, narrow))
     made = detail.get("results") or ((detail["result"],) if detail["draw"] == "rsa" else ())
-    for name in made:
-        result = doing.result(name)
-        short = result.drop_dims([dim for dim in ("subject", "stimulus") if dim in result.dims])
-        table = f"{Path(doing.plan[name].outputs[0]).stem}_summary"
-        tables.append((to_table(short), table, f"One row a layer, model or control ({name})."))
+    if detail["draw"] in ("segregation", "segregation_seeds"):
+        tables.append(_csv(doing, detail["result"]))
+    if len(made) > MOST_TABLES:
+        tables.append(_joined(doing, step, made))
+    else:
+        for name in made:
+            table = f"{Path(doing.plan[name].outputs[0]).stem}_summary"
+            tables.append((_summary(doing.result(name)), table, f"One row a layer, model or control ({name})."))
     # The measured RDMs of a step are drawn beside others, and it is they that say whether they are simulated.
     first: xr.Dataset = doing.result(made[0]) if made else drawn[0].result  # type: ignore[assignment]
     report.add_section(section_title(step, first), section_text(step, first, doing), figures, tables)
+
+
+def _summary(result: xr.Dataset) -> pd.DataFrame:
+    """One row for each layer, model or control."""
+    return to_table(result.drop_dims([dim for dim in ("subject", "stimulus") if dim in result.dims]))
+
+
+def _csv(doing: Doing, name: str) -> tuple[pd.DataFrame, str, str]:
+    """The table that a step wrote, for the report."""
+    import pandas as pd
+
+    path = doing.out / doing.plan[name].outputs[1]
+    return pd.read_csv(path), f"{path.stem}_summary", f"One row a layer and set of competing outputs ({name})."
+
+
+def _joined(doing: Doing, step: Step, made: tuple[str, ...]) -> tuple[pd.DataFrame, str, str]:
+    """The results of many networks in one table."""
+    import pandas as pd
+
+    parts = []
+    for name in made:
+        result = doing.result(name)
+        part = _summary(result)
+        part.insert(0, "network", str(result.attrs["network"]))
+        parts.append(part)
+    caption = f"One row a network and layer ({len(made)} networks)."
+    return pd.concat(parts, ignore_index=True), f"{slug(step.id.removeprefix('figures '))}_summary", caption
 
 
 def section_title(step: Step, result: xr.Dataset) -> str:
@@ -312,6 +428,8 @@ def section_title(step: Step, result: xr.Dataset) -> str:
         A few words.
     """
     kind = step.detail["draw"]
+    if (title := lesion_title(step, result)) is not None:
+        return title
     suffix = " (simulated)" if is_simulated(result) else ""
     if kind == "rsa":
         return f"Compared with {result.attrs['data']}{suffix}"
@@ -339,10 +457,17 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
     str
         Paragraphs; empty if there is nothing to add.
     """
+    from actkit.study_steps import drawn_decodings
+
     kind = step.detail["draw"]
+    if lesion_title(step, result) is not None:
+        return lesion_text(step, doing.plan)
     if kind == "decoding":
         missing = int(result.attrs.get("n_without_label", 0))
-        return f"{missing} stimuli have no {result.attrs['label']} and are left out." if missing else ""
+        words = [f"{missing} stimuli have no {result.attrs['label']} and are left out."] if missing else []
+        if len(step.detail["results"]) > len(drawn_decodings(doing.plan, step.detail["results"])):
+            words.append("Of networks that differ in their seed the first is drawn; the table holds all.")
+        return " ".join(words)
     if kind == "rdm" and "data" not in step.detail:
         missing = len(doing.shop.stimuli) - len(result["stimulus"])
         return f"{missing} stimuli have no {step.detail['labels']} and are left out." if missing else ""
@@ -386,28 +511,44 @@ def _question(result: xr.Dataset) -> dict[str, Any]:
 def _provenance(doing: Doing) -> dict[str, dict[str, Any]]:
     """What the results rest on: networks, recordings, stimuli and data."""
     groups: dict[str, dict[str, Any]] = {}
-    for step in doing.plan.steps:
-        if step.kind != "network":
-            continue
-        facts = json.loads((doing.out / step.outputs[0]).read_text(encoding="utf-8"))
-        groups[f"Network {facts['name']}"] = {
-            "extractor": facts["extractor"],
-            "options": json.dumps(facts["options"]) if facts["options"] else "none",
-            "sha256 of weights": facts["weights_sha256"],
-            "preprocessing": facts["preprocessing"],
-            **{key: value for key, value in facts["provenance"].items() if key not in ("extractor", "preprocessing")},
+    for name, members in doing.plan.study.groups.items():
+        files = [doing.out / doing.plan[f"network {one}"].outputs[0] for one in members]
+        all_facts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        groups[f"Network {name}"] = _network_facts(all_facts)
+    if doing.plan.study.stimuli:
+        stimuli = doing.shop.stimuli
+        groups["Stimuli"] = {
+            "name": stimuli.name,
+            "number": len(stimuli),
+            "order": stimuli.order,
+            "sha256": stimuli.fingerprint,
         }
-    stimuli = doing.shop.stimuli
-    groups["Stimuli"] = {
-        "name": stimuli.name,
-        "number": len(stimuli),
-        "order": stimuli.order,
-        "sha256": stimuli.fingerprint,
-    }
     for dataset in doing.shop.datasets():
         groups[f"Data set {dataset.name}"] = {"licence": dataset.licence, "cite": "; ".join(dataset.citation)}
     groups["Study"] = {"file": doing.plan.study.source, "seed": doing.plan.study.seed}
     return groups
+
+
+def _network_facts(networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a network rests on; of one trained from several seeds, the facts of the first and the hashes of all."""
+    facts = networks[0]
+    weights = facts["weights_sha256"]
+    options = facts["options"]
+    if len(networks) > 1:
+        weights = {f"seed {one['options'].get('seed')}": one["weights_sha256"] for one in networks}
+        options = {key: value for key, value in options.items() if key != "seed"}
+        options["seed"] = [one["options"].get("seed") for one in networks]
+    more = {key: value for key, value in facts["provenance"].items() if key not in ("extractor", "preprocessing")}
+    if len(networks) > 1:
+        # These are of each network; the table of accuracies holds them all.
+        more = {key: value for key, value in more.items() if key not in ("tasks", "weights")}
+    return {
+        "extractor": facts["extractor"],
+        "options": json.dumps(options) if options else "none",
+        "sha256 of weights": weights,
+        "preprocessing": facts["preprocessing"],
+        **more,
+    }
 
 
 def report_results(paths: list[Path], out: Path, title: str) -> Path:

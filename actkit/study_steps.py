@@ -1,116 +1,31 @@
-"""Doing the steps of a study one after the other, and noting each in the manifest the moment it is finished."""
+"""What each kind of step of a study does; `actkit.study_jobs` decides which one runs when."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from actkit import __version__
-from actkit.errors import StoreError
 from actkit.recordings import leading_dim, rdm_dataset, select_stimuli
 from actkit.results import atomic_write, load, save, to_table
 from actkit.study_file import function, said_where
-from actkit.study_plan import MANIFEST, Plan, Step, output_hash, read_manifest
-from actkit.study_workshop import Workshop, call_progress, has_value, label_word
-
-LOCK = ".lock"
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep a second run out of a folder; the lock goes when the process goes, however it ends.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of a study; it is made.
-
-    Raises
-    ------
-    StoreError
-        If another run holds the lock.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows; stores still refuse a second writer
-        yield
-        return
-    with open(out / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"another run is at work in {out}, and two would overwrite each other's files; wait for it, or give "
-                "this one another folder (--out)"
-            ) from None
-        yield
-
-
-def run_plan(plan: Plan, workshop: Workshop, say: Callable[[str], None], command: str | None = None) -> tuple[str, ...]:
-    """Do what is to be done of a plan.
-
-    Parameters
-    ----------
-    plan : Plan
-        The steps and their state.
-    workshop : Workshop
-        What the plan opened.
-    say : callable
-        Receives one line for each step as it starts.
-    command : str, optional
-        The command that started it, for the report's provenance.
-
-    Returns
-    -------
-    tuple of str
-        The steps that were computed.
-
-    Raises
-    ------
-    ActkitError
-        Whatever a step raises, with its place in the study file.
-    """
-    out = plan.out
-    todo = [step for step in plan.steps if step.state != "done"]
-    with locked(out):
-        atomic_write(out / "study.yaml", plan.study.text)
-        noted = _without_stale(plan, read_manifest(out))
-        _write_manifest(plan, noted)
-        for number, step in enumerate(todo, 1):
-            say(f"[{number}/{len(todo)}] {step.id}" + (" (goes on)" if step.state == "resume" else ""))
-            noted.pop(step.id, None)
-            with said_where(str(step.detail["where"])) if "where" in step.detail else contextlib.nullcontext():
-                _DO[step.kind](Doing(plan, workshop, command), step)
-            noted[step.id] = {"key": step.key, "outputs": {name: output_hash(out / name) for name in step.outputs}}
-            _write_manifest(plan, noted)
-    return tuple(step.id for step in todo)
-
-
-def _write_manifest(plan: Plan, noted: dict[str, Any]) -> None:
-    """Write what is finished, in the order of the plan."""
-    order = {step.id: i for i, step in enumerate(plan.steps)}
-    steps = {name: noted[name] for name in sorted(noted, key=lambda name: (order.get(name, len(order)), name))}
-    content = {"study": plan.study.name, "actkit_version": __version__, "steps": steps}
-    atomic_write(plan.out / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def _without_stale(plan: Plan, noted: dict[str, Any]) -> dict[str, Any]:
-    """Remove what earlier runs made and this study no longer names; recordings are kept, since they are costly."""
-    ids = {step.id for step in plan.steps}
-    wanted = {name for step in plan.steps for name in step.outputs}
-    for name in [name for name in noted if name not in ids and not name.startswith("record ")]:
-        for output in noted.pop(name).get("outputs", {}):
-            if output not in wanted and (plan.out / output).is_file():
-                (plan.out / output).unlink()
-    return noted
+from actkit.study_lesions import (
+    accuracies,
+    decodings,
+    do_accuracies,
+    do_feature_visualization,
+    do_seeds,
+    do_segregation,
+)
+from actkit.study_opening import call_progress
+from actkit.study_plan import Plan, Step
+from actkit.study_words import has_value, label_word
+from actkit.study_workshop import Workshop
 
 
 class Doing:
@@ -279,11 +194,15 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
     stems = list(dict.fromkeys(name.rpartition(".")[0] for name in step.outputs))
     detail = step.detail
     if detail["draw"] == "decoding":
-        results = [doing.result(name) for name in detail["results"]]
+        results = [doing.result(name) for name in drawn_decodings(doing.plan, detail["results"])]
         return [Drawing(stems[0], {result.attrs["network"]: result for result in results}, {})]
     if detail["draw"] == "rsa":
         result = doing.result(detail["result"])
         return [Drawing(stem, result, {"kind": chart}) for stem, chart in zip(stems, detail["charts"], strict=True)]
+    if detail["draw"] == "feature_visualization":
+        return [Drawing(stems[0], doing.result(detail["result"]), {})]
+    if detail["draw"] in ("segregation", "segregation_seeds"):
+        return lesion_drawings(doing, step, stems)
     shown = beside_data(doing, step) if "data" in detail else doing.result(detail["result"])
     common: dict[str, Any] = {"stimuli": doing.shop.stimuli, "labels": None}
     if detail["labels"] is not None:
@@ -294,6 +213,60 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
         if len(kept) >= 3:  # of joined sets, those that the label is about
             shown, common["labels"] = select_stimuli(shown, kept), labelled
     return [Drawing(stems[0], shown, {**common, "view": "matrix"}), Drawing(stems[1], shown, {**common, "view": "map"})]
+
+
+def drawn_decodings(plan: Plan, results: Sequence[str]) -> list[str]:
+    """Choose which decodings one figure shows: of networks that differ in their seed alone, the first.
+
+    Parameters
+    ----------
+    plan : Plan
+        The steps.
+    results : sequence of str
+        Steps of kind ``decoding``.
+
+    Returns
+    -------
+    list of str
+        Some of them, in order.
+    """
+    first: dict[str, str] = {}
+    for name in results:
+        spec = plan[name].detail["network"]
+        first.setdefault(spec.group or spec.name, name)
+    return list(first.values())
+
+
+def lesion_drawings(doing: Doing, step: Step, stems: list[str]) -> list[Drawing]:
+    """List the figures of a segregation, of one network or over seeds.
+
+    Parameters
+    ----------
+    doing : Doing
+        The plan and what it opened.
+    step : Step
+        A step of kind ``figures``.
+    stems : list of str
+        Where the figures go.
+
+    Returns
+    -------
+    list of Drawing
+        One entry a figure.
+    """
+    detail = step.detail
+    result = doing.result(detail["result"])
+    more: dict[str, Any] = {}
+    if detail["draw"] == "segregation_seeds":
+        summary = doing.plan[detail["result"]]
+        more = {"accuracies": accuracies(doing, summary.detail["networks"]), "decoding": decodings(doing, summary)}
+    drawn = []
+    for stem, kind in zip(stems, detail["kinds"], strict=True):
+        options = {"kind": kind, **more}
+        if detail["draw"] == "segregation" and kind == "curves":
+            options["layer"] = detail["layer"]
+        drawn.append(Drawing(stem, result, options))
+    return drawn
 
 
 def beside_data(doing: Doing, step: Step) -> xr.Dataset:
@@ -371,6 +344,29 @@ _DO: dict[str, Callable[[Doing, Step], None]] = {
     "rdm": _rdm,
     "rsa": _rsa,
     "decoding": _decoding,
+    "accuracies": do_accuracies,
+    "segregation": do_segregation,
+    "segregation_seeds": do_seeds,
+    "feature_visualization": do_feature_visualization,
     "figures": _figures,
     "report": _report,
 }
+
+
+def do(doing: Doing, step: Step) -> None:
+    """Do one step.
+
+    Parameters
+    ----------
+    doing : Doing
+        The plan, the opened things and the folder.
+    step : Step
+        What to do; the results of its inputs are there already.
+
+    Raises
+    ------
+    ActkitError
+        Whatever the step raises, with its place in the study file.
+    """
+    with said_where(str(step.detail["where"])) if "where" in step.detail else contextlib.nullcontext():
+        _DO[step.kind](doing, step)

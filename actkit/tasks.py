@@ -400,12 +400,16 @@ def _class_columns(network: Network, name: str, values: np.ndarray, classes: Any
         mine = [(entry.partition(":")[2], i) for i, entry in enumerate(known) if entry.partition(":")[0] == name]
         if mine:
             given = mine
+        elif known:
+            # Labels that happen to be whole numbers would be read as columns, of another task.
+            tasks = dict.fromkeys(entry.partition(":")[0] for entry in known)
+            raise InputError(f"{network.name!r} has learnt no task {name!r}; {nearest(name, tasks)}, or give classes=")
         elif values.dtype.kind in "iu":
             return None
         else:
             raise InputError(
-                f"the labels of task {name!r} ({values.flat[0]!r}, …) are not output columns, and {network.name!r} "
-                "does not say which column stands for which; give classes={label: column, …}"
+                f"the labels of task {name!r} ({_key(values.flat[0])!r}, …) are not output columns, and "
+                f"{network.name!r} does not say which column stands for which; give classes="
             )
     columns = {_key(value): column for value, column in given}
     if len(columns) < len(given) or len(set(columns.values())) < len(columns):

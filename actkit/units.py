@@ -615,6 +615,9 @@ class UnitSet:
             _known(run, ("layer", "channel", "y", "x", "score"), "a run of units")
             if "layer" not in run or "channel" not in run:
                 raise InputError(f"the run of units {dict(run)} needs both 'layer' and 'channel'")
+            for key in ("channel", "y", "x", "score"):
+                if key in run and not isinstance(run[key], list | tuple):
+                    raise InputError(f"{key!r} of layer {run['layer']!r} is {run[key]!r}; write a list, such as [3]")
             k = len(run["channel"])
             parts["layer"] += [str(run["layer"])] * k
             parts["channel"] += run["channel"]

@@ -12,10 +12,10 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from actkit.analyses.source import choose_layers, open_source
+from actkit.analyses.source import choose_layers, label_column, open_source
 from actkit.compute import format_bytes, parse_bytes
 from actkit.compute import progress as progress_bar
-from actkit.errors import InputError, nearest
+from actkit.errors import InputError
 from actkit.options import Options, with_options
 from actkit.resampling import Stream, generator
 from actkit.results import describe, fingerprint
@@ -127,9 +127,9 @@ def decode(
     opened = open_source(source, ids)
     chosen = choose_layers(opened.layers, options.layers)
     stimuli = [str(i) for i in opened.ids]
-    name, y = _column(labels, "labels", stimuli, opened.labels)
-    by_group = None if groups is None else _column(groups, "groups", stimuli, opened.labels)[1]
-    by_split = None if split is None else _column(split, "split", stimuli, opened.labels)[1]
+    name, y = label_column(labels, "labels", stimuli, opened.labels)
+    by_group = None if groups is None else label_column(groups, "groups", stimuli, opened.labels)[1]
+    by_split = None if split is None else label_column(split, "split", stimuli, opened.labels)[1]
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise InputError(
@@ -205,37 +205,6 @@ def decode(
 def _about(long_name: str) -> dict[str, str]:
     """Attributes of a variable without a physical unit."""
     return {"long_name": long_name, "units": "1"}
-
-
-def _column(values: Any, what: str, ids: list[str], columns: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
-    """Bring labels, groups or a split to one word for each stimulus, and name them."""
-    name = "label" if what == "labels" else what
-    if isinstance(values, str):
-        if values not in columns:
-            raise InputError(
-                f"{what}={values!r}: the recording has no such label; "
-                + (nearest(values, columns) if columns else "it carries none, so give one value for each stimulus")
-            )
-        name, values = values, columns[values]
-    elif isinstance(values, Mapping):
-        missing = [i for i in ids if i not in values]
-        if missing:
-            raise InputError(f"{what}: {len(missing)} stimuli have no value, the first is {missing[0]!r}; give all")
-        values = [values[i] for i in ids]
-    elif isinstance(values, xr.DataArray):
-        name = str(values.name or name)
-        if values.dims != ("stimulus",):
-            raise InputError(f"{what}: dims {values.dims} do not fit; give one value along 'stimulus'")
-        if "stimulus" in values.coords:
-            own = [str(i) for i in values["stimulus"].values]
-            return name, _column(dict(zip(own, values.values.tolist(), strict=True)), what, ids, columns)[1]
-        values = values.values
-    array = np.asarray(values)
-    if array.shape != (len(ids),):
-        raise InputError(f"{what}: shape {array.shape} does not fit {len(ids)} stimuli; give one value for each")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise InputError(f"{what}: the stimulus {ids[int(np.isnan(array).argmax())]!r} has NaN; leave such stimuli out")
-    return name, array.astype(str)
 
 
 def _split(y: np.ndarray, groups: np.ndarray | None, split: np.ndarray | None, options: DecodingOptions) -> list[_Fold]:

@@ -88,11 +88,10 @@ def visualize(
     scales it to a fixed size, adds it, rolls back, and cuts the result to the range of pixels that exist; every few
     steps the image is blurred. The scripts of Dobs et al. (2022) take 500 steps of 0.032 (25 gradient norms in images
     from -1 to 1, 224 x 224 pixels) from noise of contrast 0.5 and blur by 0.5 pixels every 10 steps. The defaults here
-    blur more and start from fainter noise: chosen by eye on EfficientNet-Lite0, where the noise of those settings
-    stayed visible. A rectifier that is silent for the noise has no gradient; its highest input is driven until it
-    answers. The network runs in evaluation mode and
-    only as far as the layer; weights, gradients and training flags are left as they are. All units share the noise and
-    the jitter of a seed.
+    blur more and start from fainter noise, chosen by eye on EfficientNet-Lite0. A rectifier that is silent for the
+    noise has no gradient; its highest input is driven until it answers. The network runs in evaluation mode and only
+    as far as the layer; weights, gradients and training flags are left as they are. All units share the noise and the
+    jitter of a seed.
 
     Parameters
     ----------

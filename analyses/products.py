@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -109,8 +109,7 @@ class ProductSums:
         """
         centre = np.full(len(rows), 1 / len(rows)) @ rows  # by BLAS: faster than mean()
         if not np.isfinite(centre).all():
-            check_missing(rows)
-            raise MissingError(np.flatnonzero(np.isnan(rows).any(axis=1)), False)
+            refuse_missing(rows)
         if self.prior is None:
             rows = rows - centre
             if self.normalise:
@@ -280,6 +279,23 @@ def check_missing(rows: np.ndarray) -> None:
     infinite = np.isinf(rows)
     if infinite.any():
         raise MissingError(np.flatnonzero(infinite.any(axis=1)), True)
+
+
+def refuse_missing(rows: np.ndarray) -> NoReturn:
+    """Name the rows whose values are not finite.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        ``(T, width)``.
+
+    Raises
+    ------
+    MissingError
+        Of the rows with infinite values, or, where there are none, of those with NaN.
+    """
+    check_missing(rows)
+    raise MissingError(np.flatnonzero(np.isnan(rows).any(axis=1)), False)
 
 
 class MaskedSimilarity:

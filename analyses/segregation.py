@@ -8,6 +8,7 @@ figures do not show and which is positive.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,11 +16,15 @@ import torch
 import xarray as xr
 from pydantic import Field
 
+from actkit import __version__
 from actkit.analyses import segregation_measure as measure
 from actkit.analyses.segregation_bootstrap import Levels, shared_weights
-from actkit.analyses.segregation_layer import LayerResult, Plan, assemble, measure_layer
-from actkit.analyses.segregation_measure import Pair, RankBy
+from actkit.analyses.segregation_layer import LayerResult, Plan, measure_layer
+from actkit.analyses.segregation_measure import RankBy
 from actkit.analyses.segregation_nulls import Scheme, pseudo_tasks, shuffle_classes
+from actkit.analyses.segregation_pairs import Pair, channels_of
+from actkit.analyses.segregation_result import assemble
+from actkit.analyses.segregation_resume import finished
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
 from actkit.layers import evaluating
@@ -74,6 +79,8 @@ def segregation(
     evaluation: Sequence[Task],
     layers: str | Sequence[str],
     progress: bool | None = None,
+    selectivity: Sequence[Task] | None = None,
+    resume: str | Path | None = None,
     *,
     options: SegregationOptions,
 ) -> xr.Dataset:
@@ -96,6 +103,12 @@ def segregation(
         Layers whose output is lesioned: names, or patterns for a `Network`. Choose outputs of non-linearities.
     progress : bool, optional
         Show a bar over the layers; by default only on a terminal.
+    selectivity : sequence of two Task, optional
+        The same two tasks, in the same order and with the same names, with further images (their classes may be others,
+        such as identities that the network never saw): tells which task each unit prefers.
+    resume : path, optional
+        Folder that keeps every finished layer; the same call goes on there after it was stopped, and gives the same
+        numbers. Layers kept for another network, other images or other options are left alone.
 
     Returns
     -------
@@ -112,6 +125,14 @@ def segregation(
         ``score`` and ``rank`` (layer, ranking, unit), NaN beyond a layer's units; ``correct`` (layer, masking, ranking,
         stimulus) and ``intact_correct`` at the fraction of the index.
 
+        With `selectivity` also ``selectivity`` (layer, ranking, unit): ``(m - m') / (m + m')`` of the mean l2 norms of
+        the unit's maps, positive where the unit prefers the ranking's task, NaN in layers with negative output
+        (attribute ``negative_layers``) and for units that answer all images alike; ``rank_selectivity`` (layer,
+        ranking): Spearman correlation of rank and selectivity over the top half of the units, with
+        ``rank_selectivity_p`` and ``rank_selectivity_n``, negative where the most needed units are the most selective;
+        ``selective_accuracy`` and ``selective_drop`` (layer, masking, ranking, task) with as many units silenced as for
+        the index, the most selective ones.
+
     Raises
     ------
     InputError
@@ -122,7 +143,7 @@ def segregation(
     Notes
     -----
     Intervals hold the network and its rankings fixed; for other trainings give several seeds to
-    :func:`actkit.analyses.segregation_bootstrap.over_seeds`. A random lesion has an index of 0 by symmetry, so
+    :func:`actkit.analyses.segregation_seeds.segregation_seeds`. A random lesion has an index of 0 by symmetry, so
     it is compared on the drop of the own task.
     """
     module = network.module if isinstance(network, Network) else network
@@ -130,6 +151,8 @@ def segregation(
         raise InputError(f"cannot lesion a {type(network).__name__}; give a Network or a torch.nn.Module")
     ranks, tests = Pair.make(ranking, "ranking"), Pair.make(evaluation, "evaluation")
     _check(ranking, evaluation, ranks, tests)
+    if selectivity is not None:
+        _check_selectivity(selectivity, ranking, evaluation)
     names = _layers(network, layers)
     fractions = sorted({*options.fractions, options.fraction})
     if not 0 < fractions[0] <= fractions[-1] <= 1:
@@ -150,24 +173,34 @@ def segregation(
         seed=options.seed,
         memory=options.memory,
         weights=shared_weights([task.targets for task in evaluation], options.n_draws, options.seed, options.levels),
+        selectivity=selectivity,
     )
+    identity = network if isinstance(network, Network) else Network(module)
+    inputs = {"network": identity.weights_sha256}
+    sets = {"ranking": ranking, "evaluation": evaluation, "selectivity": selectivity or ()}
+    inputs.update({f"{what} {task.name}": task.fingerprint for what, pair in sets.items() for task in pair})
+    question = {
+        **inputs,
+        "architecture": identity.architecture_sha256,
+        "options": options.model_dump_json(exclude={"memory"}),
+        "actkit": __version__,
+    }
     done: list[LayerResult] = []
     with evaluating(module):
         for layer in progress_bar(names, desc="segregation", unit="layer", enabled=progress):
-            n_units = measure.channels_of(module, layer, ranks.task.inputs)
-            if round_half_up(fractions[0] * n_units) < 1:
-                raise InputError(f"layer {layer!r}: {fractions[0]} of {n_units} units is none; give larger fractions")
-            ranked = _rank(network, module, layer, ranking, ranks, n_units, shuffles, fractions[-1], options)
-            done.append(measure_layer(module, layer, ranks, tests, n_units, ranked, plan))
+
+            def measured(layer: str = layer) -> LayerResult:
+                n_units = channels_of(module, layer, ranks.task.inputs)
+                if round_half_up(fractions[0] * n_units) < 1:
+                    raise InputError(
+                        f"layer {layer!r}: {fractions[0]} of {n_units} units is none; give larger fractions"
+                    )
+                ranked = _rank(network, module, layer, ranking, ranks, n_units, shuffles, fractions[-1], options)
+                return measure_layer(module, layer, ranks, tests, n_units, ranked, plan)
+
+            done.append(finished(resume, {**question, "layer": layer}, measured))
     result = assemble(names, done, tests, plan)
-    inputs = {"network": network.weights_sha256 if isinstance(network, Network) else _weights(module)}
-    inputs.update(
-        {
-            f"{what} {task.name}": task.fingerprint
-            for what, pair in (("ranking", ranking), ("evaluation", evaluation))
-            for task in pair
-        }
-    )
+    silent = [name for name, one in zip(names, done, strict=True) if np.isnan(one.selectivity).all()]
     return describe(
         result,
         "segregation",
@@ -181,6 +214,8 @@ def segregation(
         n_random=options.n_random,
         n_ranking=[len(task) for task in ranking],
         n_evaluation=[len(task) for task in evaluation],
+        n_selectivity=None if selectivity is None else [len(task) for task in selectivity],
+        negative_layers=silent if selectivity is not None and silent else None,
         sweeps=[one.method for one in done],
         test=f"class shuffles ({options.null_scheme}), one-sided, {options.n_null} of them and the real classes",
     )
@@ -203,6 +238,26 @@ def _check(ranking: Sequence[Task], evaluation: Sequence[Task], ranks: Pair, tes
                 f"task {name!r}: the image {str(common[0])!r} ranks units and evaluates them ({common.size} such), "
                 "which makes lesions look stronger than they are; use disjoint images"
             )
+
+
+def _check_selectivity(selectivity: Sequence[Task], ranking: Sequence[Task], evaluation: Sequence[Task]) -> None:
+    """Refuse selectivity images of other tasks, and images that serve twice."""
+    if len(selectivity) != 2 or not all(isinstance(task, Task) for task in selectivity):
+        raise InputError("selectivity: segregation compares two tasks (actkit.tasks.Task); give exactly two")
+    names, wanted = [task.name for task in selectivity], [task.name for task in ranking]
+    if names != wanted:
+        raise InputError(f"selectivity tasks are {names}, ranking tasks {wanted}; give the same two in the same order")
+    for task in selectivity:
+        for what, pair in (("ranks units", ranking), ("evaluates lesions", evaluation)):
+            for other in pair:
+                if task.ids is None or other.ids is None:
+                    continue
+                common = np.intersect1d(task.ids, other.ids)
+                if common.size:
+                    raise InputError(
+                        f"task {task.name!r}: the image {str(common[0])!r} tells selectivity and {what} "
+                        f"({common.size} such), so that the two agree by chance; use disjoint images"
+                    )
 
 
 def _layers(network: Any, layers: str | Sequence[str]) -> list[str]:
@@ -266,11 +321,6 @@ def _rank(
         seed=options.seed,
         memory=options.memory,
     )
-
-
-def _weights(module: torch.nn.Module) -> str:
-    """Hash of the weights of a bare module."""
-    return Network(module).weights_sha256
 
 
 def units_of_segregation(result: xr.Dataset, layer: str, task: str, fraction: float | None = None) -> UnitSet:

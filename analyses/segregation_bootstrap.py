@@ -1,13 +1,14 @@
 """How sure a segregation index is: two-level bootstrap over classes and images, and intervals over trained networks.
 
 The bootstrap holds the network, its rankings and its lesions fixed: it generalises to other classes and images of the
-same kind. Other trainings are a matter of several seeds (:func:`over_seeds`).
+same kind. Other trainings are a matter of several seeds
+(:func:`actkit.analyses.segregation_seeds.segregation_seeds`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +19,9 @@ from actkit.analyses.segregation_indices import Outcomes, index_at_half, segrega
 from actkit.compute import spans
 from actkit.errors import InputError
 from actkit.resampling import Stream, generator
-from actkit.statistics import t_interval
 
 Levels = Literal["both", "classes", "images"]
 LEVEL = 0.95
-FEWEST_SEEDS = 20
 _BUDGET = 2**27  # bytes of weights at a time
 
 
@@ -249,133 +248,4 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
         },
         coords={"layer": a["layer"].values, "masking": a["masking"].values},
         attrs={"analysis": "segregation_difference", "n_draws": a.sizes["draw"]},
-    )
-
-
-SEED_VARIABLES = ("index", "index_plain", "excess", "index_half", "drop", "drop_plain", "shared", "shared_normalised")
-
-
-def over_seeds(results: Sequence[xr.Dataset], level: float = LEVEL) -> xr.Dataset:
-    """Summarise networks trained from several seeds: mean and t interval over the values of single networks.
-
-    Parameters
-    ----------
-    results : sequence of xarray.Dataset
-        One result of :func:`actkit.analyses.segregation.segregation` for each trained network, with the same layers.
-    level : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    xarray.Dataset
-        For ``index``, ``excess`` and others: ``NAME`` (the mean), ``NAME_error``, ``NAME_low``, ``NAME_high``, and
-        ``NAME_seeds`` with dim ``model`` (the values themselves). Intervals are NaN for one network.
-
-    Raises
-    ------
-    InputError
-        If there are no results, or their layers differ.
-    """
-    if not results:
-        raise InputError("there are no results to summarise; give one for each trained network")
-    layers = [list(one["layer"].values) for one in results]
-    if any(names != layers[0] for names in layers):
-        raise InputError("the results have different layers, so they are not of one architecture; summarise them apart")
-    stacked = xr.concat(
-        [one[[name for name in SEED_VARIABLES if name in one]].reset_coords(drop=True) for one in results],
-        dim="model",
-        join="exact",
-    )
-    made = {}
-    n = len(results)
-    for name, values in stacked.data_vars.items():
-        mean = values.mean("model", skipna=False)
-        error = values.std("model", ddof=1, skipna=False) / np.sqrt(n) if n > 1 else mean * np.nan
-        low, high = t_interval(mean.values, error.values, n - 1, level)
-        made[str(name)] = mean
-        made[f"{name}_error"] = error
-        made[f"{name}_low"] = mean.copy(data=low)
-        made[f"{name}_high"] = mean.copy(data=high)
-        made[f"{name}_seeds"] = values
-    attrs = {"analysis": "segregation_seeds", "n_networks": n, "level": level}
-    for name in ("tasks", "fraction", "network"):
-        if name in results[0].attrs:
-            attrs[name] = results[0].attrs[name]
-    return xr.Dataset(made, attrs=attrs)
-
-
-def mixed_model(
-    results: Sequence[xr.Dataset] | Mapping[str, Sequence[xr.Dataset]],
-    value: str = "excess",
-    masking: str = "unmasked",
-    level: float = LEVEL,
-) -> xr.Dataset:
-    """Fit a linear mixed model over trained networks: a mean for every layer (and condition), networks at random.
-
-    ``value ~ 0 + condition:layer + (1 | network)``, by restricted maximum likelihood (statsmodels).
-
-    Parameters
-    ----------
-    results : sequence of xarray.Dataset, or mapping of condition to such a sequence
-        Results of :func:`actkit.analyses.segregation.segregation`, one for each trained network.
-    value : str
-        Which variable over (layer, masking).
-    masking : {"unmasked", "masked"}
-        Which outputs competed.
-    level : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over (condition, layer): ``mean``, ``error``, ``interval_low``, ``interval_high``; ``network_variance`` and
-        ``residual_variance``.
-
-    Raises
-    ------
-    InputError
-        If a condition has fewer than 20 networks: with fewer the model's normal intervals cover too little
-        (:func:`over_seeds` gives t intervals instead).
-    """
-    conditions = dict(results) if isinstance(results, Mapping) else {"all": list(results)}
-    for name, ones in conditions.items():
-        if len(ones) < FEWEST_SEEDS:
-            raise InputError(
-                f"{len(ones)} trained networks ({name!r}) are too few for a mixed model, whose intervals would be too "
-                f"narrow; train {FEWEST_SEEDS} or more, or use over_seeds() with its t intervals"
-            )
-    import pandas as pd
-    import statsmodels.formula.api as smf
-    from scipy import stats
-    from statsmodels.tools.sm_exceptions import ConvergenceWarning
-
-    rows = []
-    for name, ones in conditions.items():
-        for number, one in enumerate(ones):
-            values = one[value].sel(masking=masking).values
-            rows += [(name, f"{name} {number}", i, v) for i, v in enumerate(values)]
-    table = pd.DataFrame(rows, columns=["condition", "network", "place", "value"])
-    names = list(conditions)
-    layers = [str(layer) for layer in next(iter(conditions.values()))[0]["layer"].values]
-    table["cell"] = [f"{names.index(c):03d}_{p:04d}" for c, p in zip(table["condition"], table["place"], strict=True)]
-    with warnings.catch_warnings():
-        # A variance of networks at 0 is a result, not a failure.
-        warnings.filterwarnings("ignore", message=".*boundary of the parameter space", category=ConvergenceWarning)
-        fitted = smf.mixedlm("value ~ 0 + C(cell)", table, groups=table["network"]).fit(reml=True)
-    shape = (len(names), len(layers))
-    mean = np.asarray(fitted.fe_params).reshape(shape)
-    error = np.asarray(fitted.bse_fe).reshape(shape)
-    reach = stats.norm.ppf((1 + level) / 2)
-    dims = ("condition", "layer")
-    return xr.Dataset(
-        {
-            "mean": (dims, mean),
-            "error": (dims, error),
-            "interval_low": (dims, mean - reach * error),
-            "interval_high": (dims, mean + reach * error),
-            "network_variance": float(np.asarray(fitted.cov_re)[0, 0]),
-            "residual_variance": float(fitted.scale),
-        },
-        coords={"condition": names, "layer": layers},
-        attrs={"analysis": "segregation_mixed_model", "value": value, "masking": masking, "level": level},
     )

@@ -1,4 +1,4 @@
-"""One layer of a segregation study: its lesions, their outcomes, and the numbers that follow; then all as a Dataset."""
+"""One layer of a segregation study: its lesions, their outcomes, and the numbers that follow."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
 
+from actkit.analyses.segregation_answers import evaluate, right_among
 from actkit.analyses.segregation_bootstrap import Levels, bootstrap, percentile_interval
 from actkit.analyses.segregation_indices import (
     Outcomes,
-    SharedUnits,
     drops,
     index_at_half,
     saturated,
     segregation_index,
-    shared_units,
 )
-from actkit.analyses.segregation_measure import Pair, Ranked, evaluate, right_among, unit_features
-from actkit.analyses.segregation_nulls import matched_sets, null_test, random_sets
+from actkit.analyses.segregation_measure import Ranked
+from actkit.analyses.segregation_nulls import matched_sets, random_sets
+from actkit.analyses.segregation_pairs import Pair, unit_features
+from actkit.analyses.segregation_units import (
+    SharedUnits,
+    map_selectivity,
+    most_selective,
+    rank_selectivity,
+    shared_units,
+    top_order,
+)
 from actkit.errors import InputError
+from actkit.tasks import Task
 from actkit.units import round_half_up
 
 MASKING = ("unmasked", "masked")
@@ -56,6 +64,8 @@ class Plan:
         Budget of a sweep.
     weights : list of two numpy.ndarray or None
         Bootstrap draws, where they fit in memory.
+    selectivity : sequence of two Task or None
+        Images that tell which task each unit prefers.
     """
 
     fractions: tuple[float, ...]
@@ -69,15 +79,22 @@ class Plan:
     seed: int
     memory: str
     weights: list[np.ndarray] | None = None
+    selectivity: Sequence[Task] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class LayerResult:
-    """What was measured in one layer; the axes are named in :func:`assemble`."""
+    """What was measured in one layer; axes as :func:`actkit.analyses.segregation_result.assemble` names them.
+
+    ``score``, ``rank`` and ``selectivity`` are (ranking, unit); without selectivity images, or where the layer's output
+    is negative, all selectivities are NaN.
+    """
 
     n_units: int
     method: str
-    ranked: Ranked
+    score: np.ndarray
+    rank: np.ndarray
+    selectivity: np.ndarray
     shared: SharedUnits
     intact_right: np.ndarray
     right: np.ndarray
@@ -133,6 +150,10 @@ def measure_layer(
             lesions += sets
     starts["null"] = len(lesions)
     lesions += [order[:k] for both in ranked.null_order for order in both]
+    starts["selective"] = len(lesions)
+    prefers = _preferences(module, layer, n_units, plan)
+    if not np.isnan(prefers).all():
+        lesions += [most_selective(one, k) for one in prefers]
 
     n, rows = len(tests.of), [tests.rows(t) for t in range(2)]
     competing = [[np.arange(plan.n_outputs)] * 2, list(tests.classes)]
@@ -143,6 +164,7 @@ def measure_layer(
     random_drop = np.full((2, 2, plan.n_random), np.nan)
     matched_drop = np.full((2, 2, plan.n_random), np.nan)
     null_drop = np.full((len(plan.shuffles), 2, 2, 2), np.nan)
+    selective = {name: np.full((2, 2, 2), np.nan) for name in ("accuracy", "drop")}
 
     def answers(bits: np.ndarray) -> np.ndarray:
         found = np.zeros((2, n), dtype=bool)
@@ -151,11 +173,13 @@ def measure_layer(
                 found[m, rows[t]] = right_among(bits[:, rows[t]], both[t])
         return found
 
+    def shares(found: np.ndarray) -> np.ndarray:
+        """Accuracies (masking, task)."""
+        return np.stack([found[:, some].mean(axis=1) for some in rows], axis=1)
+
     def lost(found: np.ndarray) -> np.ndarray:
         """Drops (masking, task) of one lesion."""
-        now = np.stack([found[:, some].mean(axis=1) for some in rows], axis=1)
-        before = np.stack([intact_right[:, some].mean(axis=1) for some in rows], axis=1)
-        return drops(before, now, chance)
+        return drops(shares(intact_right), shares(found), chance)
 
     def use(number: int, bits: np.ndarray) -> None:
         nonlocal intact_bits
@@ -170,6 +194,10 @@ def measure_layer(
         elif number < starts["null"]:
             t, place = divmod(number - starts["matched"], plan.n_random)
             matched_drop[:, t, place] = lost(answers(bits))[:, t]
+        elif number >= starts["selective"]:
+            found = answers(bits)
+            selective["accuracy"][:, number - starts["selective"]] = shares(found)
+            selective["drop"][:, number - starts["selective"]] = lost(found)
         else:
             shuffle, ranking = divmod(number - starts["null"], 2)
             null_drop[shuffle, :, ranking] = _pseudo_drops(intact_bits, bits, tests, plan, shuffle)
@@ -181,11 +209,36 @@ def measure_layer(
         own = np.stack([values["drop"][:, t, t, plan.at] for t in range(2)], axis=1)
         reach = (some >= own[..., None] - 1e-12).sum(axis=-1)
         values[f"{name}_p"] = np.where(np.isnan(some).any(axis=-1), np.nan, (1 + reach) / (1 + plan.n_random))
+    if plan.selectivity is not None:
+        values.update({f"selective_{name}": some for name, some in selective.items()})
+        values.update(_correlations(ranked, prefers))
     shared = shared_units(ranked.scores[0], ranked.scores[1], plan.fractions[plan.at], ranked.halves)
+    rank = np.full((2, n_units), np.nan)
+    for row, order in zip(rank, ranked.order, strict=True):
+        row[order] = np.arange(1, len(order) + 1)
     return LayerResult(
-        n_units, method, ranked, shared, intact_right, right[:, :, plan.at], null, random_drop, matched_drop, imbalance,
-        values,
+        n_units, method, ranked.scores, rank, prefers, shared, intact_right, right[:, :, plan.at], null, random_drop,
+        matched_drop, imbalance, values,
     )  # fmt: skip
+
+
+def _preferences(module: torch.nn.Module, layer: str, n_units: int, plan: Plan) -> np.ndarray:
+    """Selectivity (ranking, unit) of each unit for either task."""
+    index = None if plan.selectivity is None else map_selectivity(module, layer, plan.selectivity)
+    return np.full((2, n_units), np.nan) if index is None else np.stack([index, -index])
+
+
+def _correlations(ranked: Ranked, prefers: np.ndarray) -> dict[str, np.ndarray]:
+    """Correlation of causal rank and selectivity of either task; NaN where fewer than three units are known."""
+    found = np.full((3, 2), np.nan)
+    for t, (order, scores) in enumerate(zip(ranked.order, ranked.scores, strict=True)):
+        # A greedy ranking ends before half of the units; those beyond have no rank.
+        known = np.full(len(scores), np.nan)
+        known[order] = prefers[t, order]
+        found[2, t] = np.isfinite(known[top_order(scores)[: round_half_up(0.5 * len(scores))]]).sum()
+        if found[2, t] >= 3:
+            found[:, t] = rank_selectivity(scores, known)
+    return dict(zip(("rank_selectivity", "rank_selectivity_p", "rank_selectivity_n"), found, strict=True))
 
 
 def _above_chance(right: np.ndarray, rows: Sequence[np.ndarray], chance: np.ndarray, names: Sequence[str]) -> None:
@@ -256,154 +309,3 @@ def _numbers(
             found[f"{name}_low"], found[f"{name}_high"] = percentile_interval(draws)
         parts.append(found)
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-
-
-_FOUR = ("masking", "ranking", "task", "fraction")
-_DIMS: dict[str, tuple[str, ...]] = {
-    "accuracy": _FOUR,
-    "drop": _FOUR,
-    "drop_plain": _FOUR,
-    "saturated": ("masking", "ranking"),
-    "index": ("masking",),
-    "index_draws": ("masking", "draw"),
-    "index_plain": ("masking",),
-    "index_curve": ("masking", "fraction"),
-    "index_half": ("masking",),
-    "half_fraction": ("masking", "ranking"),
-    "random_p": ("masking", "task"),
-    "matched_p": ("masking", "task"),
-}
-_WORDS = {
-    "accuracy": "share of images named correctly with units silenced",
-    "drop": "drop of accuracy as a share of what the intact network has above chance",
-    "drop_plain": "drop of accuracy as a share of the intact accuracy",
-    "saturated": "1 where a lesion costs both tasks more than 90 %",
-    "index": "segregation index",
-    "index_plain": "segregation index of plain drops",
-    "index_curve": "segregation index by share of units silenced",
-    "index_half": "segregation index where each ranking costs its own task half",
-    "half_fraction": "share of units at which a ranking costs its own task half",
-    "random_p": "p, one-sided: random lesions that cost the task as much",
-    "matched_p": "p, one-sided: matched random lesions that cost the task as much",
-}
-
-
-def assemble(names: Sequence[str], done: Sequence[LayerResult], tests: Pair, plan: Plan) -> xr.Dataset:
-    """Lay the results of all layers out as one Dataset.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Layer names.
-    done : sequence of LayerResult
-        One for each.
-    tests : Pair
-        Evaluation images.
-    plan : Plan
-        What was done.
-
-    Returns
-    -------
-    xarray.Dataset
-        As :func:`actkit.analyses.segregation.segregation` describes it.
-    """
-    data: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
-
-    def put(name: str, dims: tuple[str, ...], values: np.ndarray, words: str) -> None:
-        data[name] = (dims, values, {"long_name": words, "units": "1"})
-
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([one.values[name] for one in done])
-
-    for name, dims in _DIMS.items():
-        values = stacked(name)
-        put(name, ("layer", *dims), values.astype(np.int8) if values.dtype == bool else values, _WORDS.get(name, name))
-        for end in ("low", "high"):
-            if f"{name}_{end}" in done[0].values:
-                words = f"{_WORDS[name]}, {'lower' if end == 'low' else 'upper'} 95 % limit"
-                put(f"{name}_{end}", ("layer", *dims), stacked(f"{name}_{end}"), words)
-    for name, words in (
-        ("intact", "share of images that the intact network names correctly"),
-        ("intact_low", "lower 95 % limit of the intact accuracy"),
-        ("intact_high", "upper 95 % limit of the intact accuracy"),
-    ):
-        put(name, ("masking", "task"), done[0].values[name], words)
-    sizes = [len(classes) for classes in tests.classes]
-    chance = np.array([[1 / plan.n_outputs] * 2, [1 / size for size in sizes]])
-    put("chance", ("masking", "task"), chance, "accuracy of a guess among the competing outputs")
-
-    null = np.stack([one.null for one in done], axis=1)  # null, layer, masking
-    put("null", ("layer", "masking", "null"), np.moveaxis(null, 0, -1), "segregation index of shuffled classes")
-    tested = [null_test(stacked("index")[:, m], null[:, :, m]) for m in range(2)]
-    for name, words in (
-        ("mean", "mean of the null"),
-        ("low", "2.5 % quantile of the null"),
-        ("high", "97.5 % quantile of the null"),
-        ("mean_error", "standard error of the mean of the null"),
-    ):
-        values = np.stack([getattr(one, name) for one in tested], axis=1)
-        put(f"null_{name}", ("layer", "masking"), values, words)
-    for name, words in (
-        ("excess", "segregation index minus the mean of the null"),
-        ("p_value", "p, one-sided, against shuffled classes"),
-        ("p_corrected", "p, one-sided, family-wise over layers"),
-    ):
-        put(name, ("layer", "masking"), np.stack([getattr(one, name) for one in tested], axis=1), words)
-
-    drop_words = "drop of a task under lesions of random units"
-    dims4 = ("layer", "masking", "task", "random")
-    put("random_drop", dims4, np.stack([one.random_drop for one in done]), drop_words)
-    put("matched_drop", dims4, np.stack([one.matched_drop for one in done]), f"{drop_words} like the task's own")
-    put(
-        "imbalance",
-        ("layer", "task", "feature"),
-        np.stack([one.imbalance for one in done]),
-        "lesioned minus matched units, in standard deviations of the layer",
-    )
-
-    def shared(name: str) -> np.ndarray:
-        return np.array([getattr(one.shared, name) for one in done], dtype=np.float64)
-
-    for name, attribute, words in (
-        ("shared", "share", "share of top units that both tasks have in common"),
-        ("shared_chance", "chance", "share that independent choices have in common"),
-        ("shared_low", "low", "2.5 % quantile of independent choices"),
-        ("shared_high", "high", "97.5 % quantile of independent choices"),
-        ("shared_p_more", "p_more", "p that independent choices share as many"),
-        ("shared_p_fewer", "p_fewer", "p that independent choices share as few"),
-        ("shared_ceiling", "ceiling", "share in common between halves for tasks with the same units"),
-        ("shared_between", "between", "share in common between the tasks, each on half of its images"),
-        ("shared_normalised", "normalised", "shared units from chance (0) to the ceiling (1)"),
-    ):
-        put(name, ("layer",), shared(attribute), words)
-    put("reliability", ("layer", "ranking"), shared("reliability"), "share of top units in common between halves")
-
-    widest = max(one.n_units for one in done)
-    score = np.full((len(done), 2, widest), np.nan)
-    rank = np.full((len(done), 2, widest), np.nan)
-    for i, one in enumerate(done):
-        score[i, :, : one.n_units] = one.ranked.scores
-        for t, order in enumerate(one.ranked.order):
-            rank[i, t, order] = np.arange(1, len(order) + 1)
-    put("score", ("layer", "ranking", "unit"), score, "loss increase without the unit, in nats")
-    put("rank", ("layer", "ranking", "unit"), rank, "rank of the unit, 1 the most needed")
-    right = np.stack([one.right for one in done]).astype(np.int8)
-    put("correct", ("layer", "masking", "ranking", "stimulus"), right, "1 where the image is named correctly")
-    put("intact_correct", ("masking", "stimulus"), done[0].intact_right.astype(np.int8), "1 where right when intact")
-
-    ids = tests.task.ids if tests.task.ids is not None else np.arange(len(tests.of)).astype(str)
-    return xr.Dataset(
-        data,
-        coords={
-            "layer": list(names),
-            "n_units": ("layer", np.array([one.n_units for one in done])),
-            "masking": list(MASKING),
-            "ranking": list(tests.names),
-            "task": list(tests.names),
-            "fraction": list(plan.fractions),
-            "feature": list(FEATURES),
-            "stimulus": ids,
-            "stimulus_task": ("stimulus", np.array(tests.names)[tests.of]),
-            "stimulus_class": ("stimulus", tests.task.targets),
-        },
-    )

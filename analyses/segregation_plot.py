@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from actkit import plotting
+from actkit.analyses.segregation_panels import NULL, layer_axis, legend, panels
 from actkit.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Kind = Literal["index", "curves", "drops", "shared"]
 ALPHA = 0.05
-_TALL = 2.9  # inches, height of an axes
-_NULL = "#d4d4d4"
 
 
 def _results(result: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -116,51 +114,6 @@ def best_layer(result: xr.Dataset, masking: str = "unmasked") -> str:
     return str(result["layer"].values[int(np.nanargmax(excess))])
 
 
-def _panels(
-    count: int, names: Sequence[str], legend_rows: int, wide: float, headline: str, line: str
-) -> tuple[Figure, list[Axes], float]:
-    """A figure with axes side by side, headline above, room for the legend, and for layer names below."""
-    below = plotting.label_depth(names, wide) if names else 0.2
-    left, gap, right = 0.85, 0.35, 0.25
-    bottom, top = below + 0.4, 0.72 + 0.235 * legend_rows + (0.25 if count > 1 else 0.0)
-    width, height = left + count * wide + (count - 1) * gap + right, bottom + _TALL + top
-    figure = plotting.new_figure(width, height)
-    axes: list[Axes] = []
-    for number in range(count):
-        place = ((left + number * (wide + gap)) / width, bottom / height, wide / width, _TALL / height)
-        axes.append(figure.add_axes(place, sharey=axes[0] if axes else None))
-        if number:
-            axes[-1].tick_params(labelleft=False)
-    figure.text(left / width, 1 - 0.1 / height, headline, va="top", fontsize=13, fontweight="bold")
-    figure.text(left / width, 1 - 0.36 / height, line, va="top", fontsize=9.5, color=plotting.SOFT)
-    return figure, axes, left
-
-
-def _legend(figure: Figure, left: float, blocks: Sequence[tuple[Sequence[Any], Sequence[str]]]) -> None:
-    """Rows of a legend under the headline."""
-    width, height = figure.get_size_inches()
-    for number, (handles, words) in enumerate(blocks):
-        figure.legend(
-            handles,
-            words,
-            loc="upper left",
-            ncols=len(handles),
-            borderpad=0,
-            borderaxespad=0,
-            handletextpad=0.5,
-            columnspacing=1.3,
-            handlelength=1.6,
-            bbox_to_anchor=(left / width, 1 - (0.62 + 0.235 * number) / height),
-        )
-
-
-def _layer_axis(axes: Axes, names: list[str], wide: float) -> None:
-    """Layers along x."""
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    front = plotting.label_layers(axes, list(range(len(names))), names, wide)
-    axes.set_xlabel(f"Layer{f' ({front}*)' if front else ''}, first to last")
-
-
 def _names(result: xr.Dataset) -> list[str]:
     return [str(name) for name in result["layer"].values]
 
@@ -177,11 +130,11 @@ def _index(named: dict[str, xr.Dataset], maskings: list[str], title: str | None)
     line = f"Top {percent} of units silenced; bars: 95 % interval, two-level bootstrap; grey: shuffled classes"
     tasks = " and ".join(map(str, first["task"].values))
     headline = title or ("Segregation by layer" if len(named) > 1 else f"Segregation of {tasks}")
-    figure, panels, left = _panels(len(maskings), names, 2 if len(named) > 1 else 1, wide, headline, line)
+    figure, places, left = panels(len(maskings), names, 2 if len(named) > 1 else 1, wide, headline, line)
     n = len(named)
     x = np.arange(len(names), dtype=float)
     handles: list[Any] = []
-    for panel, masking in zip(panels, maskings, strict=True):
+    for panel, masking in zip(places, maskings, strict=True):
         panel.axhline(0, color=plotting.SOFT, linewidth=0.8, zorder=1)
         for number, one in enumerate(named.values()):
             some = one.sel(masking=masking)
@@ -189,7 +142,7 @@ def _index(named: dict[str, xr.Dataset], maskings: list[str], title: str | None)
             at = x + (number - (n - 1) / 2) * 0.26
             half = 0.34 if n == 1 else 0.12
             low, high = some["null_low"].values, some["null_high"].values
-            panel.bar(at, high - low, 2 * half, bottom=low, color=_NULL, linewidth=0, zorder=1.5)
+            panel.bar(at, high - low, 2 * half, bottom=low, color=NULL, linewidth=0, zorder=1.5)
             panel.hlines(some["null_mean"].values, at - half, at + half, color=plotting.SOFT, linewidth=1.2, zorder=2)
             y = some["index"].values
             error = np.stack([y - some["index_low"].values, some["index_high"].values - y])
@@ -207,27 +160,27 @@ def _index(named: dict[str, xr.Dataset], maskings: list[str], title: str | None)
                 panel.annotate(
                     "×", (place, value), xytext=(0, 2), textcoords="offset points", ha="center", color=plotting.INK
                 )
-            if panel is panels[0]:
+            if panel is places[0]:
                 handles.append(Line2D([], [], color=colour, marker=marker, markersize=6))
         if len(maskings) > 1:
             words = {"unmasked": "All outputs compete", "masked": "Each task's own outputs"}
             panel.set_title(words.get(masking, masking), loc="left")
-        _layer_axis(panel, names, wide)
-    panels[0].set_ylabel("Segregation index S")
+        layer_axis(panel, names, wide)
+    places[0].set_ylabel("Segregation index S")
     # Marks above the highest interval need room.
-    low_end, high_end = panels[0].get_ylim()
-    panels[0].set_ylim(low_end, high_end + 0.06 * (high_end - low_end))
+    low_end, high_end = places[0].get_ylim()
+    places[0].set_ylim(low_end, high_end + 0.06 * (high_end - low_end))
     mark: dict[str, Any] = {
         "linestyle": "", "marker": "o", "color": plotting.SOFT, "markersize": 6, "markeredgewidth": 1.4,
     }  # fmt: skip
     key: tuple[list[Any], list[str]] = (
-        [Patch(color=_NULL), Line2D([], [], **mark), Line2D([], [], markerfacecolor="white", **mark)],
+        [Patch(color=NULL), Line2D([], [], **mark), Line2D([], [], markerfacecolor="white", **mark)],
         ["null, central 95 %", "above null, p < .05", "n.s."],
     )
     if any(bool(one["saturated"].values.any()) for one in named.values()):
         key[0].append(Line2D([], [], linestyle="", marker="x", color=plotting.INK, markersize=5))
         key[1].append("saturated")
-    _legend(figure, left, ([(handles, list(named))] if n > 1 else []) + [key])
+    legend(figure, left, ([(handles, list(named))] if n > 1 else []) + [key])
     return figure
 
 
@@ -243,10 +196,10 @@ def _curves(result: xr.Dataset, masking: str, layer: str, title: str | None) -> 
     line = f"{layer}, {_compete(masking)}; bands: 95 % interval; intact: " + ", ".join(
         f"{task} {plotting.short(value)}" for task, value in zip(tasks, intact, strict=True)
     )
-    figure, panels, left = _panels(2, [], 1, 3.3, title or "Cumulative lesions", line)
+    figure, places, left = panels(2, [], 1, 3.3, title or "Cumulative lesions", line)
     x = np.concatenate([[0.0], result["fraction"].values]) * 100
     at = 100 * float(result.attrs.get("fraction", np.nan))
-    for number, panel in enumerate(panels):
+    for number, panel in enumerate(places):
         panel.axvline(at, color=plotting.FAINT, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
         for t, task in enumerate(tasks):
             one = some.isel(ranking=number).sel(task=task)
@@ -272,8 +225,8 @@ def _curves(result: xr.Dataset, masking: str, layer: str, title: str | None) -> 
         panel.set_title(f"Units needed for {tasks[number]}", loc="left")
         panel.set_xlabel("Units silenced (%)")
         panel.set_xlim(-2, x[-1] + 2)
-    panels[0].set_ylim(bottom=min(0.0, panels[0].get_ylim()[0]))
-    panels[0].set_ylabel("Accuracy\n(share of intact)", linespacing=1.35)
+    places[0].set_ylim(bottom=min(0.0, places[0].get_ylim()[0]))
+    places[0].set_ylabel("Accuracy\n(share of intact)", linespacing=1.35)
     handles: list[Any] = [
         Line2D([], [], color=plotting.COLOURS[t], marker=plotting.MARKERS[t], markersize=5) for t in range(2)
     ]
@@ -281,7 +234,7 @@ def _curves(result: xr.Dataset, masking: str, layer: str, title: str | None) -> 
         Line2D([], [], color=plotting.SOFT, linestyle=(0, (1, 2)), linewidth=0.9),
         Patch(color=plotting.SOFT),
     ]
-    _legend(figure, left, [(handles, [*tasks, "chance", "random units"])])
+    legend(figure, left, [(handles, [*tasks, "chance", "random units"])])
     return figure
 
 
@@ -300,12 +253,12 @@ def _drops(result: xr.Dataset, masking: str, title: str | None) -> Figure:
     names, wide = _names(result), 3.6
     percent = f"{100 * float(result.attrs['fraction']):g} %"
     line = f"Top {percent} of units silenced, {_compete(masking)}; bars: 95 % interval"
-    figure, panels, left = _panels(2, names, 1, wide, title or "What each lesion costs each task", line)
+    figure, places, left = panels(2, names, 1, wide, title or "What each lesion costs each task", line)
     x = np.arange(len(names), dtype=float)
-    for number, panel in enumerate(panels):
+    for number, panel in enumerate(places):
         panel.axhline(0, color=plotting.SOFT, linewidth=0.8, zorder=1)
         low, high = np.nanquantile(some["random_drop"].isel(task=number).values, [0.025, 0.975], axis=-1)
-        panel.bar(x, high - low, 0.7, bottom=low, color=_NULL, linewidth=0, zorder=1.5)
+        panel.bar(x, high - low, 0.7, bottom=low, color=NULL, linewidth=0, zorder=1.5)
         for t, task in enumerate(tasks):
             one = some.isel(ranking=number).sel(task=task)
             y = one["drop"].values
@@ -316,12 +269,12 @@ def _drops(result: xr.Dataset, masking: str, title: str | None) -> Figure:
             panel.plot(place, y, color=colour, marker=plotting.MARKERS[t], markersize=5.5, zorder=4,
                        markerfacecolor=colour if own else "white", linestyle="-" if own else (0, (5, 2)))  # fmt: skip
         panel.set_title(f"Units needed for {tasks[number]}", loc="left")
-        _layer_axis(panel, names, wide)
-    panels[0].set_ylabel("Drop D of accuracy\n(share of what is above chance)", linespacing=1.35)
+        layer_axis(panel, names, wide)
+    places[0].set_ylabel("Drop D of accuracy\n(share of what is above chance)", linespacing=1.35)
     handles: list[Any] = [
         Line2D([], [], color=plotting.COLOURS[t], marker=plotting.MARKERS[t], markersize=5.5) for t in range(2)
     ]
-    _legend(figure, left, [([*handles, Patch(color=_NULL)], [*tasks, "random units, own task"])])
+    legend(figure, left, [([*handles, Patch(color=NULL)], [*tasks, "random units, own task"])])
     return figure
 
 
@@ -334,12 +287,12 @@ def _shared(result: xr.Dataset, title: str | None) -> Figure:
     percent = f"{100 * float(result.attrs['fraction']):g} %"
     tasks = " and ".join(map(str, result["task"].values))
     line = f"Share of the top {percent} for one task that is in the top {percent} for the other"
-    figure, (axes,), left = _panels(1, names, 2, wide, title or f"Units shared by {tasks}", line)
+    figure, (axes,), left = panels(1, names, 2, wide, title or f"Units shared by {tasks}", line)
     x = np.arange(len(names), dtype=float)
     low, high = result["shared_low"].values, result["shared_high"].values
-    axes.bar(x, high - low, 0.7, bottom=low, color=_NULL, linewidth=0, zorder=1)
+    axes.bar(x, high - low, 0.7, bottom=low, color=NULL, linewidth=0, zorder=1)
     axes.hlines(result["shared_chance"].values, x - 0.35, x + 0.35, color=plotting.SOFT, linewidth=1.2, zorder=2)
-    handles: list[Any] = [Patch(color=_NULL)]
+    handles: list[Any] = [Patch(color=NULL)]
     words = ["chance, exact 95 %"]
     if np.isfinite(result["shared_ceiling"].values).any():
         axes.plot(x, result["shared_ceiling"].values, "_", color=plotting.INK, markersize=16, zorder=3)
@@ -356,9 +309,9 @@ def _shared(result: xr.Dataset, title: str | None) -> Figure:
     words.append("all images")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("Share of top units in common")
-    _layer_axis(axes, names, wide)
+    layer_axis(axes, names, wide)
     halves = [(handles[1:3], words[1:3])] if len(handles) > 2 else []
-    _legend(figure, left, [([handles[-1], handles[0]], [words[-1], words[0]]), *halves])
+    legend(figure, left, [([handles[-1], handles[0]], [words[-1], words[0]]), *halves])
     return figure
 
 

@@ -16,11 +16,10 @@ import xarray as xr
 from pydantic import Field, field_validator
 from scipy import stats
 
-from actkit.analyses.decoding import _column
 from actkit.analyses.selectivity_contrasts import Contrast, contrasts_of, resample
 from actkit.analyses.selectivity_responses import Layout, Reduce, open_responses, response_blocks
 from actkit.analyses.selectivity_scores import LEAST, THRESHOLDS, ManyLabellings, Measure, score
-from actkit.analyses.source import Layer, choose_layers
+from actkit.analyses.source import Layer, choose_layers, label_column
 from actkit.compute import format_bytes, parse_bytes
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError, LayerError, nearest
@@ -126,10 +125,12 @@ def selectivity(
         neither (by the corrected p where tested, by the threshold otherwise).
         Over ``contrast`` and ``layer``: ``share`` and ``share_opposite``, of the units with ``selective`` 1 and -1;
         ``share_beyond``: of units with a score of the threshold or more, and ``share_chance``, the same under permuted
-        labels; ``reliability``: Spearman correlation of the units' scores between halves of the stimuli, mean over
-        splits, stepped up by Spearman and Brown; ``overlap``: share of the highest fifth of the units that two halves
-        have in common (chance: about 0.2); ``n_undefined``: units without a score.
-        Coordinates ``unit_layer``, ``channel``, ``y`` and ``x`` name the units (-1: every position).
+        labels (NaN without permutations); ``split_half``: Spearman correlation of the units' scores between halves of
+        the stimuli, mean over splits; ``reliability``: the same stepped up by Spearman and Brown where it is positive;
+        ``overlap``: share of the highest fifth of the units that two halves have in common (chance: about 0.2);
+        ``n_undefined``: units without a score.
+        Coordinates ``unit_layer``, ``channel``, ``y`` and ``x`` name the units (-1: every position); ``preferred`` and
+        ``other`` the sides of a contrast, with ``n_preferred`` and ``n_other`` stimuli; ``n_units`` those of a layer.
 
     Raises
     ------
@@ -148,8 +149,8 @@ def selectivity(
     opened, layouts = open_responses(source, ids)
     chosen = choose_layers(opened.layers, options.layers)
     stimuli = [str(i) for i in opened.ids]
-    name, label_of = _column(labels, "labels", stimuli, opened.labels)
-    by_group = None if groups is None else _column(groups, "groups", stimuli, opened.labels)[1]
+    name, label_of = label_column(labels, "labels", stimuli, opened.labels)
+    by_group = None if groups is None else label_column(groups, "groups", stimuli, opened.labels)[1]
     contrasts = contrasts_of(label_of, name, options.contrast, options.measure)
     for contrast in contrasts:
         resample(contrast, label_of, by_group, options.n_splits, options.n_permutations, options.seed)
@@ -265,7 +266,8 @@ def units_of_selectivity(
     Raises
     ------
     InputError
-        If it is not a selectivity result, the label has no contrast, or more than one of the three ways is given.
+        If it is not a selectivity result, the label has no contrast, more than one of the three ways is given, or fewer
+        units have a score than are asked for.
     LayerError
         If a layer is not in the result.
     """

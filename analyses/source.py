@@ -173,6 +173,62 @@ def as_column(values: Any) -> np.ndarray:
     return column
 
 
+def label_column(values: Any, what: str, ids: list[str], columns: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """Bring labels, groups or a split to one word for each stimulus, and name them.
+
+    Parameters
+    ----------
+    values : str, mapping, xarray.DataArray or array_like
+        The name of one of `columns`, a value by stimulus id, an array along ``stimulus`` (aligned by id where it
+        carries ids), or one value a stimulus in the order of `ids`.
+    what : str
+        What the values are called in messages: ``"labels"``, ``"groups"``, ``"split"``.
+    ids : list of str
+        The stimuli.
+    columns : mapping of str to numpy.ndarray
+        Labels that the recording carries.
+
+    Returns
+    -------
+    name : str
+        What the values are called in results.
+    column : numpy.ndarray of str, shape (n_stimuli,)
+        One word a stimulus.
+
+    Raises
+    ------
+    InputError
+        If there is no such label, a stimulus has no value, or the shape does not fit.
+    """
+    name = "label" if what == "labels" else what
+    if isinstance(values, str):
+        if values not in columns:
+            raise InputError(
+                f"{what}={values!r}: the recording has no such label; "
+                + (nearest(values, columns) if columns else "it carries none, so give one value for each stimulus")
+            )
+        name, values = values, columns[values]
+    elif isinstance(values, Mapping):
+        missing = [i for i in ids if i not in values]
+        if missing:
+            raise InputError(f"{what}: {len(missing)} stimuli have no value, the first is {missing[0]!r}; give all")
+        values = [values[i] for i in ids]
+    elif isinstance(values, xr.DataArray):
+        name = str(values.name or name)
+        if values.dims != ("stimulus",):
+            raise InputError(f"{what}: dims {values.dims} do not fit; give one value along 'stimulus'")
+        if "stimulus" in values.coords:
+            own = [str(i) for i in values["stimulus"].values]
+            return name, label_column(dict(zip(own, values.values.tolist(), strict=True)), what, ids, columns)[1]
+        values = values.values
+    array = np.asarray(values)
+    if array.shape != (len(ids),):
+        raise InputError(f"{what}: shape {array.shape} does not fit {len(ids)} stimuli; give one value for each")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError(f"{what}: the stimulus {ids[int(np.isnan(array).argmax())]!r} has NaN; leave such stimuli out")
+    return name, array.astype(str)
+
+
 def is_tensor(value: Any) -> bool:
     """Tell a torch tensor without importing torch.
 

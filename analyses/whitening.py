@@ -23,7 +23,7 @@ from actkit.analyses.noise_precision import (
     noise_covariance,
     noise_scale,
 )
-from actkit.analyses.products import MissingError, check_missing, fold_pairs, stream_into
+from actkit.analyses.products import check_missing, fold_pairs, refuse_missing, stream_into
 from actkit.errors import InputError
 
 Shrinkage = Literal["shrinkage_eye", "shrinkage_diag"]
@@ -84,8 +84,7 @@ class RowSums:
         """
         centre = rows.mean(axis=0)
         if not np.isfinite(centre).all():
-            check_missing(rows)
-            raise MissingError(np.flatnonzero(np.isnan(rows).any(axis=1)), False)
+            refuse_missing(rows)
         rows = rows - centre
         if self.noise == "shrinkage_diag":
             residuals = self.design.residuals(rows)

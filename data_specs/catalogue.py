@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actkit.compute import format_bytes
+from actkit.data_specs.class_folders import ClassOptions
 from actkit.data_specs.data_set import DataSet, stimulus_function
 from actkit.data_specs.fetch import FileFault, check_file, fetch_file
 from actkit.data_specs.schema import Spec, read_spec
 from actkit.errors import DataError, InputError, nearest
+from actkit.options import parse
 
 if TYPE_CHECKING:
     pass
@@ -74,7 +76,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
         The folder that holds the data set's folder, or that folder itself. By default the folder named by the
         environment variable ACTKIT_DATA, then the user's cache folder.
     **options
-        Options of data sets that are drawn, such as ``n_identities=10`` for ``rendered_faces``.
+        Options of data sets that are drawn, such as ``n_identities=10`` for ``rendered_faces``; or, where folders are
+        classes, which classes and how many pictures of each (`actkit.data_specs.class_folders.ClassOptions`).
 
     Returns
     -------
@@ -93,19 +96,20 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
         if options:
             _check_options(found, options)
         return DataSet(found, None, options)
-    if options:
+    if options and found.stimuli.folder_label is None:
         raise InputError(f"{found.name} is read from files and has no options; leave out {', '.join(options)}")
+    if options:
+        parse(ClassOptions, options, f"load_data({found.name!r})")
     folder = locate(name, root)
     if folder is None:
-        places = " or ".join(str(place) for place in _places(found, name, root))
-        raise DataError(
-            f"the files of {found.name!r} are not at {places}. Get them with: actkit data fetch {found.name}"
-        )
+        places = [place / (found.stimuli.folder or "") for place in _places(found, name, root)]
+        cure = found.stimuli.by_hand or f"Get them with: actkit data fetch {found.name}"
+        raise DataError(f"the files of {found.name!r} are not at {' or '.join(map(str, places))}. {cure}")
     for key, file in found.files.items():
         fault = check_file(key, file, folder, content=False)
         if fault is not None:
             raise DataError(f"{found.name}: {fault}. Get it with: actkit data fetch {found.name}")
-    return DataSet(found, folder, {})
+    return DataSet(found, folder, options)
 
 
 def locate(name: str, root: str | os.PathLike[str] | None = None) -> Path | None:
@@ -177,6 +181,9 @@ def fetch(
     if here is not None and not check(name, root):
         return here
     folder = _places(found, name, root)[0]
+    if not found.files:
+        cure = found.stimuli.by_hand or "its spec names no files, so put its pictures there"
+        raise DataError(f"{found.name!r} cannot be downloaded to {folder / (found.stimuli.folder or '')}: {cure}")
     for file in found.files.values():
         path = fetch_file(file, folder, progress=progress, attempts=attempts, wait=wait)
         if file.unpack is not None and not (folder / file.unpack).is_dir():
@@ -204,6 +211,9 @@ def check(name: str, root: str | os.PathLike[str] | None = None) -> list[FileFau
     found = spec(name)
     folder = locate(name, root) or _places(found, name, root)[0]
     faults = []
+    pictures = folder / (found.stimuli.folder or "")
+    if found.stimuli.source == "folder" and not found.files and not pictures.is_dir():
+        faults.append(FileFault("pictures", pictures, found.stimuli.by_hand or "there is no such folder"))
     for key, file in found.files.items():
         fault = check_file(key, file, folder)
         if fault is None and file.unpack is not None and not (folder / file.unpack).is_dir():
@@ -241,7 +251,7 @@ def state(name: str, root: str | os.PathLike[str] | None = None) -> str:
     if folder is not None:
         wrong = [check_file(key, file, folder, content=False) for key, file in found.files.items()]
         return "incomplete" if any(wrong) else "here"
-    if all(file.address is None for file in found.files.values()):
+    if all(file.address is None for file in found.files.values()):  # also of a folder, which has no list of files
         return "to get by hand"
     return f"to fetch ({format_bytes(sum(file.bytes for file in found.files.values()))})"
 
@@ -306,11 +316,14 @@ def describe(name: str, root: str | os.PathLike[str] | None = None) -> str:
             f"option     {key} = {option.get_default(call_default_factory=True)!r}: {option.description}"
             for key, option in (model.model_fields if model is not None else {}).items()
         ]
+    elif found.stimuli.folder_label:
+        lines += [f"option     {key}: {option.description}" for key, option in ClassOptions.model_fields.items()]
     for key, variable in found.variables.items():
         lines.append(f"variable   {key} ({', '.join(variable.dims)}): {variable.description} [{variable.units}]")
         lines += [f"           note: {variable.note}"] if variable.note else []
     for file in found.files.values():
         lines.append(f"file       {file.path} ({format_bytes(file.bytes)}): {file.address or file.by_hand}")
+    lines += [f"by hand    {found.stimuli.by_hand}"] if found.stimuli.by_hand else []
     lines += [f"state      {state(name, root)}" + (f", in {locate(name, root)}" if found.files else "")]
     lines += [f"licence    {found.licence}"]
     lines += [f"cite       {paper}" for paper in found.citation]
@@ -342,8 +355,6 @@ def _holds_files(found: Spec, folder: Path) -> bool:
 
 def _check_options(found: Spec, options: Mapping[str, Any]) -> None:
     """Refuse unknown options when the data set is opened, not when it is drawn."""
-    from actkit.options import parse
-
     model = getattr(stimulus_function(found.stimuli), "options_model", None)
     if model is None:
         raise InputError(f"{found.name} has no options; leave out {', '.join(options)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actkit.data_specs.class_folders import choose_classes
 from actkit.data_specs.fetch import check_file
 from actkit.data_specs.schema import LabelSpec, Spec, StimuliSpec, loader_for
 from actkit.errors import DataError, StimulusError, nearest, require
@@ -50,6 +51,8 @@ class DataSet:
         What its YAML says.
     folder : Path or None
         Where its files lie; None for data sets without files.
+    options : dict
+        What it was opened with.
 
     Examples
     --------
@@ -63,7 +66,7 @@ class DataSet:
         self.spec = spec
         self.folder = folder
         self.name = spec.name
-        self._options = dict(options)
+        self.options = dict(options)
         self._variables: dict[str, xr.DataArray | xr.Dataset] = {}
         self._stimuli: Stimuli | None = None
         self._made: Made | None = None
@@ -71,6 +74,10 @@ class DataSet:
 
     def __repr__(self) -> str:
         return f"<DataSet {self.name!r}: {self.spec.title}; variables: {', '.join(self.variables) or 'none'}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give another process the stimuli and what was read; variables not yet asked for are drawn there anew."""
+        return {**self.__dict__, "_made": None}
 
     @property
     def title(self) -> str:
@@ -96,7 +103,10 @@ class DataSet:
     def stimuli(self) -> Stimuli:
         """The stimuli, with their labels and splits."""
         if self._stimuli is None:
-            self._stimuli = _with_splits(_open_stimuli(self), self.spec)
+            # Splits first: whether a picture is held out must not depend on the classes beside its own.
+            stimuli = _with_splits(_open_stimuli(self), self.spec)
+            label = self.spec.stimuli.folder_label
+            self._stimuli = stimuli if label is None else choose_classes(stimuli, label, self.options)
         return self._stimuli
 
     def __contains__(self, name: object) -> bool:
@@ -149,7 +159,7 @@ class DataSet:
             Stimuli and the variables that come with them; made once.
         """
         if self._made is None:
-            self._made = stimulus_function(self.spec.stimuli)(**self._options)
+            self._made = stimulus_function(self.spec.stimuli)(**self.options)
         return self._made
 
     def checked_folder(self) -> Path:
@@ -224,7 +234,12 @@ def _open_stimuli(data: DataSet) -> Stimuli:
         else:
             stimuli = _from_array(data, found, where)
     except StimulusError as error:
-        raise DataError(f"{data.name}: {error}") from error
+        raise DataError(f"{data.name}: {error}" + (f". {found.by_hand}" if found.by_hand else "")) from error
+    if label and label not in stimuli.labels:
+        raise DataError(
+            f"{data.name}: not every picture under {where / (found.folder or '')} lies in a folder, so the label "
+            f"{label!r} has no values; move each class's pictures into a folder of its name. {found.by_hand or ''}"
+        )
     columns: dict[str, Any] = dict(stimuli.labels)
     for key, column in found.labels.items():
         columns[key] = _label(data, key, column, columns)

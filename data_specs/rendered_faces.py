@@ -61,6 +61,9 @@ class RenderedFacesOptions(Options):
     """Options of the rendered faces."""
 
     n_identities: int = Field(20, ge=1, description="how many identities")
+    first_identity: int = Field(
+        0, ge=0, lt=1 << 19, description="number of the first; an identity is the same whatever others are drawn"
+    )
     n_exemplars: int = Field(20, ge=1, description="pictures of each identity")
     size: int = Field(64, ge=16, le=512, description="width and height in pixels")
     nuisance: float = Field(1.0, ge=0, le=1.5, description="how much pose, light, place, expression and noise vary")
@@ -115,18 +118,20 @@ def make_faces(
     Made
         As `rendered_faces` says.
     """
-    items = np.repeat(np.arange(options.n_identities), options.n_exemplars)
+    numbers = options.first_identity + np.arange(options.n_identities)
+    items, places = (np.repeat(kind, options.n_exemplars) for kind in (numbers, np.arange(options.n_identities)))
     exemplars = np.tile(np.arange(options.n_exemplars), options.n_identities)
-    streams = [item_stream(options.seed, first + item) for item in range(options.n_identities)]
+    streams = [item_stream(options.seed, first + item) for item in numbers.tolist()]
     parameters = np.array([stream.uniform(-1, 1, len(PARAMETERS)) for stream in streams])
     grid = pixel_grid(options.size)
     pictures = np.empty((len(items), options.size, options.size, 3), dtype=np.uint8)
     nuisances = np.empty((len(items), len(NUISANCES)))
     finishes: dict[str, list[float]] = {}
+    own = parameters[places]
     for row, (item, exemplar) in enumerate(zip(items.tolist(), exemplars.tolist(), strict=True)):
         rng = nuisance_stream(options.seed, first + item, exemplar)
         nuisances[row] = _draw_nuisances(rng, options.nuisance)
-        face = dict(zip(PARAMETERS, parameters[item].tolist(), strict=True))
+        face = dict(zip(PARAMETERS, own[row].tolist(), strict=True))
         view = dict(zip(NUISANCES, nuisances[row].tolist(), strict=True))
         picture = draw_face(face, view, grid)
         if finish is not None:
@@ -143,7 +148,7 @@ def make_faces(
         **finishes,
     }
     stimuli = Stimuli.from_array(pictures, ids, labels, name, "identity by identity, exemplars in order")
-    return Made(stimuli, _variables(stimuli, parameters[items], nuisances, labels["identity"]))
+    return Made(stimuli, _variables(stimuli, own, nuisances, labels["identity"]))
 
 
 def held_out(exemplars: np.ndarray, test: float) -> np.ndarray:

@@ -1,20 +1,19 @@
-"""Objects that actkit draws itself: eight categories of solid shapes, their members as vectors of numbers.
+"""Objects that actkit draws itself: sixteen categories of solid shapes, their members as vectors of numbers.
 
-A shape is a signed distance function put together from boxes, cylinders, cones, tori and capsules (the formulas are the
-Euclidean distances to those solids, exact or a lower bound). Rays in parallel projection walk along it ("sphere
+A shape is a signed distance function (see `rendered_solids`). Rays in parallel projection walk along it ("sphere
 tracing", J. C. Hart, The Visual Computer 12, 527, 1996), and one light shades it, with a soft shadow on the floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actkit.data_specs.data_set import Made
 from actkit.data_specs.rendered_faces import held_out
+from actkit.data_specs.rendered_solids import CATEGORIES, SOLIDS, WOOD, Point, Shape
 from actkit.data_specs.rendering import (
     develop,
     item_stream,
@@ -24,6 +23,7 @@ from actkit.data_specs.rendering import (
     rotation,
     truth_rdms,
 )
+from actkit.errors import nearest
 from actkit.options import Options, with_options
 from actkit.stimuli import Stimuli
 
@@ -54,19 +54,13 @@ _PALETTE = np.array(
     ],
     dtype=np.float32,
 )
-_WOOD = np.array([0.55, 0.37, 0.22], dtype=np.float32)
-_METAL = np.array([0.62, 0.64, 0.67], dtype=np.float32)
-_DARK = np.array([0.20, 0.21, 0.23], dtype=np.float32)
-
-Point = tuple[np.ndarray, np.ndarray, np.ndarray]
-Shape = Callable[[Point], list[np.ndarray]]
-Solid = tuple[Shape, float]  # and the level of the floor that it stands on
 
 
 class RenderedObjectsOptions(Options):
     """Options of the rendered objects."""
 
-    n_categories: int = Field(8, ge=1, le=8, description="how many categories, in the order of CATEGORIES")
+    n_categories: int = Field(8, ge=1, le=16, description="how many categories, in the order of CATEGORIES")
+    categories: list[str] = Field([], description="these categories by name, in this order, instead of the first ones")
     n_members: int = Field(5, ge=1, description="members of each category, with proportions and colours of their own")
     n_exemplars: int = Field(10, ge=1, description="pictures of each member")
     size: int = Field(64, ge=16, le=512, description="width and height in pixels")
@@ -74,177 +68,22 @@ class RenderedObjectsOptions(Options):
     test: float = Field(0.25, ge=0, lt=1, description="fraction of each member's pictures held out as test")
     seed: int = Field(0, ge=0, description="seed; a picture depends on seed, category, member and exemplar alone")
 
+    @model_validator(mode="after")
+    def _known_categories(self) -> RenderedObjectsOptions:
+        for name in self.categories:
+            if name not in CATEGORIES:
+                raise ValueError(f"categories: there is no category {name!r}; {nearest(name, CATEGORIES)}")
+            if self.categories.count(name) > 1:
+                raise ValueError(f"categories: {name!r} is named twice; name each category once")
+        if self.categories and "n_categories" in self.model_fields_set:
+            raise ValueError("categories are named and counted (n_categories) at once; give one of the two")
+        return self
 
-# ------------------------------------------------------------------ solids
+    @property
+    def chosen(self) -> list[int]:
+        """Numbers of the categories that are drawn, in their order."""
+        return [CATEGORIES.index(name) for name in self.categories] or list(range(self.n_categories))
 
-
-def _box(p: Point, half: tuple[float, float, float], round_: float = 0.02) -> np.ndarray:
-    """Distance to a box with rounded edges."""
-    q = [np.abs(axis) - (h - round_) for axis, h in zip(p, half, strict=True)]
-    outside = np.sqrt(sum(np.maximum(axis, 0) ** 2 for axis in q))
-    return outside + np.minimum(np.maximum(np.maximum(q[0], q[1]), q[2]), 0) - round_
-
-
-def _cylinder(p: Point, radius: float, half: float, round_: float = 0.02) -> np.ndarray:
-    """Distance to an upright cylinder."""
-    r = np.sqrt(p[0] ** 2 + p[2] ** 2) - (radius - round_)
-    h = np.abs(p[1]) - (half - round_)
-    return np.minimum(np.maximum(r, h), 0) + np.sqrt(np.maximum(r, 0) ** 2 + np.maximum(h, 0) ** 2) - round_
-
-
-def _cone(p: Point, low: float, high: float, half: float) -> np.ndarray:
-    """A lower bound of the distance to an upright cone frustum of radius `low` below and `high` above."""
-    slope = (high - low) / (2 * half)
-    r = np.sqrt(p[0] ** 2 + p[2] ** 2)
-    side = (r - (low + slope * (p[1] + half))) / np.sqrt(1 + slope * slope)
-    return np.maximum(side, np.abs(p[1]) - half)
-
-
-def _ellipsoid(p: Point, radii: tuple[float, float, float]) -> np.ndarray:
-    """About the distance to an ellipsoid (first order)."""
-    k = np.sqrt(sum((axis / r) ** 2 for axis, r in zip(p, radii, strict=True)))
-    g = np.sqrt(sum((axis / (r * r)) ** 2 for axis, r in zip(p, radii, strict=True)))
-    return k * (k - 1) / np.maximum(g, 1e-4)
-
-
-def _torus(p: Point, ring: float, tube: float) -> np.ndarray:
-    """Distance to a torus that stands upright, facing the z axis."""
-    return np.sqrt((np.sqrt(p[0] ** 2 + p[1] ** 2) - ring) ** 2 + p[2] ** 2) - tube
-
-
-def _at(p: Point, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Point:
-    """The points as seen from a part's own centre."""
-    return p[0] - x, p[1] - y, p[2] - z
-
-
-def _merge(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
-    """Union with a fillet of size `k`."""
-    h = np.maximum(k - np.abs(a - b), 0) / k
-    return np.minimum(a, b) - h * h * (k * 0.25)
-
-
-# -------------------------------------------------------------- categories
-
-
-def _mug(m: dict[str, float]) -> Solid:
-    r, h = 0.42 * (1 + 0.22 * m["width"]), 0.52 * (1 + 0.22 * m["height"])
-    wall, ring = 0.05 * (1 + 0.3 * m["thickness"]), 0.26 * (1 + 0.25 * m["detail"])
-    tube = 0.055 * (1 + 0.3 * m["thickness"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        body = np.maximum(_cylinder(p, r, h), -_cylinder(_at(p, y=2 * wall), r - wall, h + wall))
-        handle = _torus(_at(p, x=r + 0.02), ring, tube)
-        handle = np.maximum(handle, r - 0.03 - np.sqrt(p[0] ** 2 + p[2] ** 2))  # none of it inside
-        return [np.minimum(body, handle)]
-
-    return shape, -h
-
-
-def _bottle(m: dict[str, float]) -> Solid:
-    r, h = 0.27 * (1 + 0.25 * m["width"]), 0.46 * (1 + 0.15 * m["height"])
-    neck, long = 0.085 * (1 + 0.3 * m["thickness"]), 0.34 * (1 + 0.3 * m["detail"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        upper = _cylinder(_at(p, y=-0.30 + h + 0.5 * long), neck, long, 0.02)
-        body = _merge(_cylinder(_at(p, y=-0.30), r, h, 0.08), upper, 0.30)
-        return [body, _cylinder(_at(p, y=-0.30 + h + 1.5 * long), neck + 0.025, 0.06)]
-
-    return shape, -0.30 - h
-
-
-def _chair(m: dict[str, float]) -> Solid:
-    w, seat = 0.40 * (1 + 0.18 * m["width"]), -0.10 + 0.06 * m["height"]
-    leg, back = 0.042 * (1 + 0.4 * m["thickness"]), 0.42 * (1 + 0.25 * m["detail"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        flat = _box(_at(p, y=seat), (w, 0.05, w))
-        rest = _box(_at(p, y=seat + back, z=-w + 0.05), (w, back, 0.045))
-        corner = (np.abs(p[0]) - (w - leg), p[1] - 0.5 * (seat - 0.82), np.abs(p[2]) - (w - leg))
-        return [np.minimum(flat, rest), _box(corner, (leg, 0.5 * (seat + 0.82), leg), 0.01)]
-
-    return shape, -0.82
-
-
-def _table(m: dict[str, float]) -> Solid:
-    w, d, top = 0.80 * (1 + 0.12 * m["width"]), 0.50 * (1 + 0.2 * m["detail"]), 0.12 + 0.12 * m["height"]
-    leg = 0.05 * (1 + 0.4 * m["thickness"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        flat = _box(_at(p, y=top), (w, 0.05, d))
-        corner = (np.abs(p[0]) - (w - 0.08), p[1] - 0.5 * (top - 0.66), np.abs(p[2]) - (d - 0.08))
-        return [flat, _box(corner, (leg, 0.5 * (top + 0.66), leg), 0.01)]
-
-    return shape, -0.66
-
-
-def _lamp(m: dict[str, float]) -> Solid:
-    h, wide = 0.10 * m["height"], 0.46 * (1 + 0.2 * m["width"])
-    narrow, stem = wide * (0.55 + 0.2 * m["detail"]), 0.035 * (1 + 0.4 * m["thickness"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        shade = _cone(_at(p, y=0.48 + h), wide, narrow, 0.30)
-        stand = np.minimum(_cylinder(_at(p, y=-0.25), stem, 0.55 + h), _cylinder(_at(p, y=-0.80), 0.30, 0.05))
-        return [shade, stand]
-
-    return shape, -0.85
-
-
-def _tree(m: dict[str, float]) -> Solid:
-    w, h = 0.46 * (1 + 0.18 * m["width"]), 0.46 * (1 + 0.18 * m["height"])
-    trunk, spread = 0.085 * (1 + 0.35 * m["thickness"]), 0.22 * (1 + 0.5 * m["detail"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        crown = _ellipsoid(_at(p, y=0.36), (w, h, w))
-        for x, y, z in ((-1.0, 0.12, 0.3), (0.9, 0.20, 0.4), (0.1, 0.05, -1.0), (0.2, 0.62, 0.2)):
-            blob = _ellipsoid(_at(p, x=spread * x, y=y, z=spread * z), (0.62 * w, 0.62 * h, 0.62 * w))
-            crown = _merge(crown, blob, 0.08)
-        return [crown, _cone(_at(p, y=-0.52), 1.4 * trunk, trunk, 0.42)]
-
-    return shape, -0.94
-
-
-def _aeroplane(m: dict[str, float]) -> Solid:
-    body, span = 0.145 * (1 + 0.3 * m["thickness"]), 0.86 * (1 + 0.14 * m["width"])
-    chord, sweep, long = 0.17 * (1 + 0.25 * m["height"]), 0.28 + 0.22 * m["detail"], 0.88
-
-    def shape(p: Point) -> list[np.ndarray]:
-        hull = _ellipsoid(p, (long, body, body))
-        back = p[0] + sweep * np.abs(p[2])
-        wings = _box((back - 0.10, p[1] + 0.03, p[2]), (chord, 0.030, span), 0.02) * 0.85
-        tail = _box((back + 0.62, p[1] - 0.06, p[2]), (0.10, 0.024, 0.34), 0.02) * 0.85
-        fin = _box((p[0] + 0.66 + 0.5 * (p[1] - 0.2), p[1] - 0.20, p[2]), (0.11, 0.22, 0.024), 0.02) * 0.85
-        return [hull, np.minimum(np.minimum(wings, tail), fin)]
-
-    return shape, -0.62
-
-
-def _hammer(m: dict[str, float]) -> Solid:
-    grip, long = 0.062 * (1 + 0.35 * m["thickness"]), 0.62 * (1 + 0.10 * m["height"])
-    head, half = 0.125 * (1 + 0.25 * m["detail"]), 0.40 * (1 + 0.20 * m["width"])
-
-    def shape(p: Point) -> list[np.ndarray]:
-        lying = (p[1] - 0.58, p[0], p[2])
-        block = _cylinder(_at(lying, y=0.35 * half), head, 0.55 * half)
-        peen = _cone(_at(lying, y=-0.62 * half), 0.035, 0.8 * head, 0.48 * half)
-        return [_cylinder(_at(p, y=-0.22), grip, long, 0.03), np.minimum(block, peen)]
-
-    return shape, -0.22 - long
-
-
-_SHAPES: dict[str, tuple[Callable[[dict[str, float]], Solid], np.ndarray | None]] = {
-    # The colour of the second part; the first has the member's own.
-    "mug": (_mug, None),
-    "bottle": (_bottle, _DARK),
-    "chair": (_chair, _WOOD),
-    "table": (_table, _DARK),
-    "lamp": (_lamp, _METAL),
-    "tree": (_tree, _WOOD),
-    "aeroplane": (_aeroplane, _METAL),
-    "hammer": (_hammer, _METAL),
-}
-
-CATEGORIES = tuple(_SHAPES)
-"""The categories, in their order."""
 
 _MEMBERS_APART = 1 << 20  # members of a category have streams of their own, however many there are
 
@@ -257,12 +96,14 @@ def rendered_objects(options: RenderedObjectsOptions) -> Made:
     -------
     Made
         Pictures uint8 (n, size, size, 3), category by category and member by member, with the labels ``category``,
-        ``member``, ``exemplar``, ``split`` and every nuisance. Variables: ``parameters`` (stimulus, unit), the member's
+        ``member``, ``exemplar``, ``split`` and every nuisance. A member of a category is the same whichever categories
+        are drawn beside it. Variables: ``parameters`` (stimulus, unit), the member's
         numbers; ``truth``, RDMs known from the drawing (dim model: ``category`` and ``member`` 0 or 1,
         ``member parameters``, ``pose`` in degrees, ``light``).
     """
-    shape = (options.n_categories, options.n_members, options.n_exemplars)
-    categories, members, exemplars = (axis.ravel() for axis in np.indices(shape))
+    shape = (len(options.chosen), options.n_members, options.n_exemplars)
+    places, members, exemplars = (axis.ravel() for axis in np.indices(shape))
+    categories = np.array(options.chosen)[places]
     grid = pixel_grid(options.size)
     pictures = np.empty((len(categories), options.size, options.size, 3), dtype=np.uint8)
     parameters = np.empty((len(categories), len(PARAMETERS)))
@@ -335,7 +176,7 @@ def draw_object(
     numpy.ndarray of float32, shape (3, s, s)
         Samples, 0 to 1 (a little beyond where the light is strong).
     """
-    make, second = _SHAPES[category]
+    make, second = SOLIDS[category]
     shape, floor = make(member)
     own = _own_colour(category, member)
     zoom = np.float32(1.10 / view["scale"])
@@ -369,10 +210,10 @@ def _own_colour(category: str, member: dict[str, float]) -> np.ndarray:
     place = 0.5 * (member["hue"] + 1) * (len(_PALETTE) - 1)
     low = min(int(place), len(_PALETTE) - 2)
     colour = _PALETTE[low] + (_PALETTE[low + 1] - _PALETTE[low]) * (place - low)
-    if category == "tree":
+    if category in ("tree", "cactus"):
         colour = 0.35 * colour + 0.65 * np.array([0.22, 0.48, 0.18])
-    elif category == "hammer":
-        colour = 0.4 * colour + 0.6 * _WOOD
+    elif category in ("hammer", "ladder"):
+        colour = 0.4 * colour + 0.6 * WOOD
     return np.clip(colour * (1 + 0.25 * member["tone"]), 0, 1).astype(np.float32)
 
 

@@ -206,6 +206,7 @@ class StimuliSpec(Part):
     id_column: str | None = Field(None, description="column of ids (source table)")
     ids: str | list[str] | None = Field(None, description="ids of array rows: a list, or a format such as '{:02d}'")
     folder_label: str | None = Field(None, description="label that the sub-folders become")
+    by_hand: str | None = Field(None, description="where to get a folder of pictures, and how to arrange it")
     order: str = Field(description="a sentence that states the row order")
     labels: dict[str, LabelSpec] = Field({}, description="label columns, in this order")
 
@@ -214,6 +215,10 @@ class StimuliSpec(Part):
         needed = {"folder": "folder", "zip": "file", "array": "file", "table": "file"}.get(self.source, "function")
         if getattr(self, needed) is None:
             raise ValueError(f"stimuli of source {self.source!r} need the key {needed!r}")
+        if self.by_hand is not None and self.source != "folder":
+            raise ValueError("by_hand under stimuli goes with the source folder; files have a by_hand of their own")
+        if self.folder_label is not None and self.source not in ("folder", "zip"):
+            raise ValueError(f"stimuli of source {self.source!r} have no folders to become a label (folder_label)")
         if isinstance(self.ids, str):
             try:
                 distinct = self.ids.format(1) != self.ids.format(2)

@@ -12,7 +12,7 @@ import torch
 
 from actkit.errors import LayerError
 from actkit.extractors.pipeline import prepare_batch
-from actkit.layers import LayerInfo, capture, check_replay
+from actkit.layers import LayerInfo, capture, check_replay, module_paths, split_name
 from actkit.network import Network
 from actkit.stimuli import Stimuli, as_stimuli
 
@@ -303,8 +303,8 @@ def _value_findings(
                     tuple(same),
                 )
             )
-    replayed = check_replay(network.module, batch, names)
-    odd = [name for name in names if replayed[name] > _TOLERANCE]
+    replayed = check_replay(network.module, batch, _without_lesions(network, names))
+    odd = [name for name, difference in replayed.items() if difference > _TOLERANCE]
     if odd:
         found.append(
             Finding(
@@ -316,6 +316,19 @@ def _value_findings(
             )
         )
     return found
+
+
+def _without_lesions(network: Network, names: Sequence[str]) -> list[str]:
+    """Leave out lesioned layers and what holds them: run alone they are not the call that the lesion is of."""
+    paths = module_paths(network.module)
+    lesions = [layer for lesion in network.provenance.get("lesions", []) for layer in lesion["units"]]
+    places = [split_name(layer, paths)[0] for layer in lesions]
+
+    def holds(name: str) -> bool:
+        path = split_name(name, paths)[0]
+        return any(place == path or place.startswith(f"{path}.") for place in places)
+
+    return [name for name in names if not holds(name)]
 
 
 def raise_fatal(findings: Sequence[Finding]) -> None:

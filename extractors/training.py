@@ -291,6 +291,9 @@ def fit(
     ActkitError
         If the loss is no longer finite.
     """
+    if not options.epochs:
+        module.eval()
+        return 0
     device = torch.device(choose_device(options.device))
     module.to(device).train()
     share = max(1, options.batch // len(tasks))

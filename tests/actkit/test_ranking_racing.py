@@ -42,12 +42,14 @@ def digits():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Digits()
-        optimiser = torch.optim.Adam(module.parameters(), lr=0.003)
-        for _ in range(4):
+        parameters = list(module.parameters())
+        speed = [torch.zeros_like(parameter) for parameter in parameters]
+        for _ in range(8):
             for rows in torch.randperm(1797).split(128):
-                optimiser.zero_grad()
-                torch.nn.functional.cross_entropy(module(images[rows]), targets[rows]).backward()
-                optimiser.step()
+                loss = torch.nn.functional.cross_entropy(module(images[rows]), targets[rows])
+                # By hand: the optimisers of torch take seconds to import.
+                for parameter, v, slope in zip(parameters, speed, torch.autograd.grad(loss, parameters), strict=True):
+                    parameter.data -= v.mul_(0.9).add_(slope, alpha=0.02)
     return module.eval(), Task("digits", images[:600], data.target[:600])
 
 

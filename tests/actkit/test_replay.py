@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from torch import nn
 import actkit
 from actkit.errors import InputError, LayerError
 from actkit.extractors.vgg import VGG
+from actkit.lesion import lesioned
 from actkit.replay import SweepResult, sweep
-from actkit.replay_dense import packed_linear
+from actkit.replay_dense import head_of, packed_linear
+from actkit.replay_graph import cut
+from actkit.replay_lesion import find_site, replace_tensor
+from actkit.units import UnitSet
 
 
 class Residual(nn.Module):
@@ -221,6 +226,131 @@ def test_efficientnet_lite(layer: str, channels: int) -> None:
     assert difference(fast, plain) < 1e-12
 
 
+class Viewing(nn.Module):
+    """Asks for a view of its maps, which channels side by side in memory cannot give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, 1, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.relu, self.fc = nn.ReLU(), nn.Linear(8 * 64, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.conv2(torch.tanh(self.conv1(x))))
+        return self.fc(x.view(x.size(0), -1))
+
+
+def tiny_maps() -> nn.Module:
+    """Convolutions of 2 x 2 and 1 x 1 maps, with strides and without padding: dense layers in disguise."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 8, 4, 4),
+            relu1=nn.ReLU(),
+            pool1=nn.AvgPool2d(2),
+            conv2=nn.Conv2d(8, 10, 3, 1, 1),
+            relu2=nn.ReLU(),
+            conv3=nn.Conv2d(10, 12, 3, 2, 1, bias=False),
+            elu3=nn.ELU(inplace=True),
+            conv4=nn.Conv2d(12, 7, 1),
+            drop4=nn.Dropout2d(),
+            flat=nn.Flatten(),
+            head=nn.Linear(7, 6),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "channels"),
+    [(tiny_maps, name, n) for name, n in (("relu1", 8), ("relu2", 10), ("elu3", 12), ("conv4", 7))]
+    + [(Viewing, "conv1", 6), (Viewing, "relu", 8)],
+)
+def test_small_maps_and_views_of_maps(build: Callable[[], nn.Module], layer: str, channels: int) -> None:
+    torch.manual_seed(0)
+    module, x = varied(build()).double(), images()
+    plain = sweep(module, layer, x, candidates(channels), score, method="hooks")
+    for method in ("low_rank", "replay"):
+        fast = sweep(module, layer, x, candidates(channels), score, method=method, batch=2)
+        assert fast.method == method, fast.reason
+        assert difference(fast, plain) < 1e-12
+    module, x = module.float(), x.float()
+    plain = sweep(module, layer, x, candidates(channels), score, method="hooks")
+    assert difference(sweep(module, layer, x, candidates(channels), score), plain, relative=True) < 1e-5
+
+
+def test_small_convolutions_are_stacked_with_the_dense_layers() -> None:
+    """Of 2 x 2 maps on, everything runs on rows of several candidates; a 3 x 3 kernel on larger maps does not."""
+    torch.manual_seed(0)
+    module = tiny_maps()
+    del module.drop4
+    x = images(dtype=torch.float32)
+    made = cut(module.eval(), find_site(module, "relu1"), x[:1])
+    assert [str(node.target) for node in head_of(made, made.after)] == [
+        "conv2", "relu2", "conv3", "elu3", "conv4", "flat", "head",
+    ]  # fmt: skip
+    wide = small_vgg().eval()
+    made = cut(wide, find_site(wide, "features.relu1"), x[:1])
+    assert str(head_of(made, made.after)[0].target) == "fc1"
+
+
+def test_candidates_with_the_same_channels_are_run_once() -> None:
+    torch.manual_seed(0)
+    module, x, calls = small_vgg().double(), images(3), []
+
+    def counted(logits: torch.Tensor, place: slice) -> Mapping[str, torch.Tensor]:
+        calls.append(place)
+        return score(logits, place)
+
+    chosen = [np.array([1, 2]), np.array([4]), np.array([2, 1, 2]), np.array([], dtype=int), np.array([4])]
+    found = sweep(module, "features.relu1", x, chosen, counted)
+    assert len(calls) == 4  # the intact network, and three sets
+    assert difference(found, sweep(module, "features.relu1", x, chosen, score, method="hooks")) < 1e-12
+    np.testing.assert_array_equal(found.values["loss"][[0, 1]], found.values["loss"][[2, 4]])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An output as a frozen dataclass with a field that its constructor does not take."""
+
+    name: str
+    value: torch.Tensor
+    again: object = field(init=False, default="kept")
+
+
+class Answering(nn.Module):
+    """Gives a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> Answer:
+        return Answer("a", self.first(x))
+
+
+class Reading(nn.Module):
+    """Reads the field of a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = Answering(), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).value)
+
+
+def test_a_layer_that_gives_a_dataclass() -> None:
+    torch.manual_seed(0)
+    old = Answer("a", torch.ones(2))
+    new = replace_tensor(old, torch.zeros(2))
+    assert (new.name, new.again, float(new.value.sum()), float(old.value.sum())) == ("a", "kept", 0, 2)
+    module, x = Reading().double(), torch.randn(4, 4, dtype=torch.float64)
+    plain = sweep(module, "body", x, candidates(6), score, method="hooks")
+    inner = sweep(module, "body.first", x, candidates(6), score, method="hooks")
+    found = sweep(module, "body", x, candidates(6), score)
+    assert difference(plain, inner) == 0
+    assert difference(found, plain) < 1e-12
+    assert np.abs(plain.values["loss"][4] - plain.intact["loss"]).max() > 1e-4
+
+
 def test_hand_computed_case_with_element_zero() -> None:
     """y = relu(x) W: without channel 0 the output loses its column alone."""
     module = nn.Sequential(nn.ReLU(), nn.Linear(3, 2, bias=False)).double()
@@ -314,6 +444,16 @@ def test_a_hook_on_a_later_layer_is_kept() -> None:
     bare = sweep(module, "features.relu2", x, candidates(6), score)
     assert difference(found, plain) < 1e-12
     assert np.abs(bare.intact["loss"] - plain.intact["loss"]).max() > 1e-6
+
+
+def test_a_sweep_inside_a_lesion_has_it_and_says_why_it_is_slow() -> None:
+    torch.manual_seed(0)
+    module, x = small_vgg().double(), images()
+    with lesioned(module, UnitSet.of("features.relu3", np.array([1, 4]))):
+        found = sweep(module, "features.relu3", x, candidates(8), score)
+    assert found.method == "hooks"
+    assert "the whole network carries forward hooks" in found.reason
+    assert difference(found, sweep(module, "features.relu3", x, candidates(8), score, base=[1, 4])) < 1e-12
 
 
 def test_hooks_of_the_whole_network_are_kept() -> None:

@@ -19,7 +19,8 @@ from actkit.errors import ActkitError, DataError, InputError, StoreError
 from actkit.recordings import rdm_dataset
 from actkit.results import load, save
 from actkit.study import run
-from actkit.study_steps import LOCK, mean_rank
+from actkit.study_jobs import LOCK
+from actkit.study_steps import mean_rank
 from actkit.study_workshop import grouped
 
 N = 10
@@ -265,7 +266,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(folder: Path, finished:
 
 
 def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
-    from actkit.study_steps import locked
+    from actkit.study_jobs import locked
 
     with locked(folder / "out"), pytest.raises(StoreError, match="another run is at work in"):
         run(folder / "study.yaml", folder / "out", progress=False)

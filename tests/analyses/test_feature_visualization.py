@@ -14,6 +14,15 @@ from actkit.units import UnitSet
 FEW = {"steps": 30, "n_seeds": 1, "jitter": 2}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Images this small gain nothing from more threads, which on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Planted(torch.nn.Module):
     """Channels whose preferred images are known: red, a dark vertical edge, and one that is silent for noise."""
 

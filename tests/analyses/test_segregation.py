@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
-import xarray as xr
 from scipy.stats import beta, norm
 
 from actkit.analyses.segregation_bootstrap import (
     bootstrap,
-    mixed_model,
-    over_seeds,
     percentile_interval,
     two_level_weights,
 )
@@ -16,11 +13,8 @@ from actkit.analyses.segregation_indices import (
     by_task,
     drops,
     index_at_half,
-    rank_selectivity,
     saturated,
     segregation_index,
-    shared_units,
-    top_order,
 )
 from actkit.analyses.segregation_nulls import (
     matched_sets,
@@ -29,6 +23,7 @@ from actkit.analyses.segregation_nulls import (
     random_sets,
     shuffle_classes,
 )
+from actkit.analyses.segregation_units import rank_selectivity, shared_units, top_order
 from actkit.errors import InputError
 from actkit.resampling import generator
 
@@ -276,35 +271,3 @@ def test_matched_sets_resemble_the_lesioned_units_and_leave_them_out():
     assert len({tuple(one) for one in sets}) == 30
     with pytest.raises(InputError, match="too few others"):
         matched_sets(features, np.arange(51), 1, 0)
-
-
-def study(rng, layers=3, effect=0.0):
-    shift = rng.normal(0, 0.05)
-    values = 0.2 + 0.1 * np.arange(layers)[:, None] + shift + effect + rng.normal(0, 0.02, (layers, 2))
-    return xr.Dataset(
-        {"index": (("layer", "masking"), values), "excess": (("layer", "masking"), values - 0.1)},
-        coords={"layer": [f"l{i}" for i in range(layers)], "masking": ["unmasked", "masked"]},
-    )
-
-
-def test_intervals_over_seeds_are_t_intervals():
-    rng = np.random.default_rng(7)
-    ones = [study(rng) for _ in range(5)]
-    found = over_seeds(ones)
-    values = np.stack([one["index"].values for one in ones])
-    np.testing.assert_allclose(found["index"], values.mean(0))
-    reach = 2.776445 * values.std(0, ddof=1) / 5**0.5
-    np.testing.assert_allclose(found["index_high"] - found["index"], reach, rtol=1e-5)
-    assert found["index_seeds"].sizes["model"] == 5
-    assert np.isnan(over_seeds(ones[:1])["index_low"]).all()
-
-
-def test_mixed_model_needs_twenty_networks_and_recovers_the_means():
-    rng = np.random.default_rng(8)
-    ones = [study(rng) for _ in range(24)]
-    with pytest.raises(InputError, match="19 trained networks"):
-        mixed_model(ones[:19])
-    found = mixed_model({"a": ones, "b": [study(rng, effect=0.3) for _ in range(24)]}, value="index")
-    np.testing.assert_allclose(found["mean"].sel(condition="a"), [0.2, 0.3, 0.4], atol=0.04)
-    np.testing.assert_allclose(found["mean"].sel(condition="b"), [0.5, 0.6, 0.7], atol=0.04)
-    assert float(found["network_variance"]) == pytest.approx(0.0025, abs=0.0015)

@@ -6,10 +6,12 @@ import torch
 
 from actkit.analyses import segregation_plot
 from actkit.analyses.segregation import segregation, units_of_segregation
+from actkit.analyses.segregation_answers import Beaten, right_among
 from actkit.analyses.segregation_bootstrap import difference
-from actkit.analyses.segregation_indices import drops, segregation_index, top_order
-from actkit.analyses.segregation_measure import Beaten, right_among, unit_features
+from actkit.analyses.segregation_indices import drops, segregation_index
 from actkit.analyses.segregation_nulls import null_test, shuffle_classes
+from actkit.analyses.segregation_pairs import unit_features
+from actkit.analyses.segregation_units import top_order
 from actkit.errors import InputError
 from actkit.results import load, save
 from actkit.tasks import Task

@@ -8,7 +8,9 @@ from torch import nn
 from actkit.errors import LayerError
 from actkit.extractors.preflight import preflight
 from actkit.extractors.record import extract
+from actkit.lesion import lesioned
 from actkit.network import Network
+from actkit.units import UnitSet
 
 X = np.random.default_rng(0).random((6, 3, 8, 8), dtype=np.float32)
 
@@ -123,6 +125,25 @@ def test_nan_is_fatal_unless_kept():
 def test_state_from_outside_shows_in_replay_or_repetition():
     checks = found(network(Outside))
     assert {"replay", "repeatability", "batch_dependence"} & set(checks)
+
+
+def test_a_lesion_of_one_call_is_no_state_from_outside():
+    class TwoCalls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.relu(x) + 1)
+
+    net = network(TwoCalls)
+    with lesioned(net, UnitSet.of("2.relu@1", [0, 2])) as without:
+        whole = found(without)
+    assert "2.relu@1" in {layer.name for layer in net.layers()}
+    assert "replay" not in whole
+    with lesioned(net, UnitSet.of("2.relu@1", [0, 2])) as without:
+        without.provenance["lesions"] = []  # of an unknown lesion the trial would warn
+        assert found(without)["replay"].layers == ("2.relu@1", "2")
 
 
 def test_constant_activations():
