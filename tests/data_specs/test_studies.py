@@ -25,10 +25,10 @@ def test_drawn_tasks_have_as_many_pictures_as_their_sets_need_and_no_more(quick)
     for group, name, _, options, sets in tasks(study):
         each = options.get("n_members", 1) * options["n_exemplars"]
         assert each == sum(sets.values())
-        n_classes = options.get("n_identities", 8)
+        n_classes = options.get("n_identities") or options["n_categories"]
         trained.setdefault(group, {})[name] = {which: count * n_classes for which, count in sets.items()}
     assert set(trained) == {"face", "object", "dual", "face_face"}
-    # As many pictures for either task, in every set but for rounding (24 and 8 classes).
+    # As many pictures for either task, in every set but for rounding (24 and 12 classes).
     assert trained["dual"]["faces"] == trained["dual"]["objects"] == trained["face_face"]["film"]
     assert trained["face"]["faces"] == trained["dual"]["faces"]
     assert {len(members) for members in study.groups.values()} == {2 if quick else 5}
@@ -42,8 +42,10 @@ def test_no_network_learns_a_class_that_is_decoded():
     assert faces.options["first_identity"] >= max(
         options["n_identities"] for _, _, dataset, options, _ in tasks(study) if dataset == "rendered_faces"
     )
-    assert set(objects.options["categories"]) == set(CATEGORIES[8:])
-    assert all("categories" not in options for _, _, dataset, options, _ in tasks(study) if "objects" in dataset)
+    assert set(objects.options["categories"]) == set(CATEGORIES[12:])
+    learnt = [options for _, _, dataset, options, _ in tasks(study) if "objects" in dataset]
+    assert learnt
+    assert all("categories" not in options and options["n_categories"] == 12 for options in learnt)
     whole = load_study("dobs2022")
     learnt = {(dataset, options["at_least"]): options["n_classes"] for group, _, dataset, options, _ in tasks(whole)
               if group == "dual"}  # fmt: skip
