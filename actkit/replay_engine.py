@@ -179,7 +179,10 @@ class ReplayEngine:
         return max(1, min(wanted, int(memory / 2 / (4 * (kept + working)))))
 
     def run(
-        self, batch: torch.Tensor, numbers: Iterable[int] | None = None
+        self,
+        batch: torch.Tensor,
+        numbers: Iterable[int] | None = None,
+        live: dict[fx.Node, Any] | None = None,
     ) -> Iterator[tuple[int | None, torch.Tensor]]:
         """The outputs of the intact network and of each candidate (of some, where ``numbers`` names them).
 
@@ -189,13 +192,15 @@ class ReplayEngine:
             Images (images, ...).
         numbers : iterable of int, optional
             Candidates to run.
+        live : dict, optional
+            What :meth:`Cut.prefix` gives for the batch, where it is known.
 
         Yields
         ------
         tuple of int or None, and torch.Tensor
             Candidate (None: intact) and output (images, outputs).
         """
-        live = self._cut.prefix(batch, self._channels_last)
+        live = self._cut.prefix(batch, self._channels_last) if live is None else live
         if self._channels_last:
             live = {
                 n: as_channels_last(value) if isinstance(value, torch.Tensor) else value for n, value in live.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +98,11 @@ class Cut:
         Shape of every tensor for one image.
     overwrites : set of torch.fx.Node
         Nodes of ``after`` that overwrite one of their inputs.
+    channels_last : bool
+        Whether the part before the layer has run with maps that hold the channels of a position side by side.
+    first : dict or None
+        What `prefix` would give for the image that the network was looked at with, in that layout; None where the
+        graph's own order does not show it.
     """
 
     root: torch.nn.Module
@@ -110,6 +116,8 @@ class Cut:
     copies: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)
     shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
     overwrites: set[fx.Node] = field(default_factory=set)
+    channels_last: bool = False
+    first: dict[fx.Node, Any] | None = None
 
     def call(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
         """Run one node on the values of others."""
@@ -143,13 +151,19 @@ class Cut:
         left = {node: sum(user not in self._later for user in node.users) for node in self.before}
         for node in [*self.before, self.mark]:
             env[node] = self._input(node, batch) if node.op == "placeholder" else self.call(node, env)
-            if channels_last and node.op == "call_module" and type(self.modules[str(node.target)]) is torch.nn.Conv2d:
-                env[node] = env[node].contiguous(memory_format=torch.channels_last)
+            if channels_last:
+                env[node] = self.side_by_side(node, env[node])
             for source in node.all_input_nodes:
                 left[source] -= 1
                 if not left[source] and source not in keep:
                     del env[source]
         return {node: value for node, value in env.items() if node in keep}
+
+    def side_by_side(self, node: fx.Node, value: Any) -> Any:
+        """A convolution's maps with the channels of a position side by side; the value of another node as it is."""
+        if node.op == "call_module" and type(self.modules[str(node.target)]) is torch.nn.Conv2d:
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
 
     def __post_init__(self) -> None:
         self._later = {*self.after, self.result}
@@ -159,7 +173,7 @@ class Cut:
         return node.args[0] if node.args else batch.clone()  # further inputs take their defaults
 
 
-def cut(module: torch.nn.Module, site: Site, probe: torch.Tensor) -> Cut:
+def cut(module: torch.nn.Module, site: Site, probe: torch.Tensor, channels_last: bool = False) -> Cut:
     """Cut a network at a layer.
 
     Parameters
@@ -170,6 +184,8 @@ def cut(module: torch.nn.Module, site: Site, probe: torch.Tensor) -> Cut:
         The layer.
     probe : torch.Tensor
         One image, shape (1, ...): run once to see shapes and which nodes overwrite which values.
+    channels_last : bool
+        Whether to try maps that hold the channels of a position side by side first.
 
     Returns
     -------
@@ -199,13 +215,19 @@ def cut(module: torch.nn.Module, site: Site, probe: torch.Tensor) -> Cut:
     inputs = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
     if len(inputs) != 1:
         raise CutError(f"the network takes {len(inputs)} inputs")
-    made = _split(module, graph, mark)
-    try:
-        _watch(made, list(graph.nodes), probe)
-    except (CutError, LayerError):
-        raise
-    except Exception as error:  # the graph of an output that fx rebuilds in another way than the network does
-        raise CutError(f"its traced graph does not run ({_first_line(error)})") from error
+    for side_by_side in (True, False) if channels_last else (False,):
+        made = _split(module, graph, mark)
+        made.channels_last = side_by_side
+        try:
+            _watch(made, list(graph.nodes), probe)
+        except (CutError, LayerError):
+            raise
+        except Exception as error:
+            if side_by_side:  # a network that asks for views of its maps runs with the channels apart only
+                continue
+            # the graph of an output that fx rebuilds in another way than the network does
+            raise CutError(f"its traced graph does not run ({_first_line(error)})") from error
+        break
     return made
 
 
@@ -257,6 +279,7 @@ def _watch(made: Cut, order: list[fx.Node], probe: torch.Tensor) -> None:
     """
     place = {node: i for i, node in enumerate(order)}
     steady, changing = {*made.before}, {*made.after}
+    last = [node for node in order if node in steady or node is made.mark][-1]
     env: dict[fx.Node, Any] = {}
     for node in order:
         if node not in steady and node not in changing and node is not made.mark:
@@ -274,9 +297,24 @@ def _watch(made: Cut, order: list[fx.Node], probe: torch.Tensor) -> None:
                 if tensor is None:
                     raise LayerError(f"the layer cannot be lesioned: {note}")
                 value = _copied(value)
+            elif made.channels_last and node in steady:
+                value = made.side_by_side(node, value)
         env[node] = value
         if isinstance(value, torch.Tensor):
             made.shapes[node] = tuple(value.shape)
+        if node is last and not made.overwrites:  # else a value may differ from what the part before alone leaves
+            made.first = _first(made, env)
+
+
+def _first(made: Cut, env: Mapping[fx.Node, Any]) -> dict[fx.Node, Any] | None:
+    """A copy of what the part before the layer gives; values that share memory share it in the copy."""
+    kept = {node: env[node] for node in made.live}
+    kept[made.mark] = fx.node.map_arg(made.mark.args[0], env.__getitem__)
+    nodes = [node for node in kept if node.op != "get_attr"]  # parameters are not copied
+    try:
+        return kept | dict(zip(nodes, copy.deepcopy([kept[node] for node in nodes]), strict=True))
+    except Exception:  # a value that cannot be copied: the part before the layer runs once more
+        return None
 
 
 def _note_writes(

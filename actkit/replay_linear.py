@@ -21,6 +21,13 @@ from torch.nn import functional as F
 
 from actkit.replay_graph import Cut
 
+_CACHE_LINE = 64
+"""Bytes."""
+_IN_PLACE_USES = 16
+"""How often a dense layer's channels are used, each on average, before its weights are laid out by channel although
+they can be read in place: a copy of 25,088 x 4,096 weights takes as long as about 20 uses of every channel save by it.
+One sweep of all filters in one batch is one use."""
+
 
 def channels_last(value: torch.Tensor) -> bool:
     """Whether maps lie in memory with the channels of a position side by side."""
@@ -350,7 +357,8 @@ class Contraction:
     layout : Sparse
         Where its input holds the channels.
     keep_weights : bool
-        Whether to lay a dense layer's weights out by channel once (as large as the weights) instead of per candidate.
+        Whether a dense layer's weights may be laid out by channel, which takes a copy as large as the weights. Where
+        they lie well as they are, that waits until so many candidates have run that it pays.
     flat : bool
         Whether ``module`` is the dense form of a convolution, for flattened maps.
     """
@@ -358,9 +366,8 @@ class Contraction:
     def __init__(self, module: nn.Module, layout: Sparse, keep_weights: bool, flat: bool = False) -> None:
         self.module, self.layout, self.flat = module, layout, flat
         self._by_channel: torch.Tensor | None = None
-        if keep_weights and isinstance(module, nn.Linear):
-            apart = module.weight.detach().unflatten(1, (-1, layout.block))
-            self._by_channel = apart.permute(1, 2, 0).contiguous()
+        self._may_keep = keep_weights
+        self._uses = 0
 
     def apply(
         self, intact: torch.Tensor, delta: torch.Tensor, channels: torch.Tensor, out: torch.Tensor | None
@@ -406,11 +413,21 @@ class Contraction:
 
     def _dense(self, intact: torch.Tensor, delta: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
         rows = delta.flatten(0, -2) if delta.ndim != 2 else delta
+        flat = intact.flatten(0, -2) if intact.ndim != 2 else intact
+        apart = self.module.weight.detach().unflatten(1, (-1, self.layout.block))  # type: ignore[operator, union-attr]
+        # A channel's weights are read in place where each output holds at least a cache line of them side by side.
+        in_place = apart.device.type == "cpu" and self.layout.block * apart.element_size() >= _CACHE_LINE
+        self._uses += len(channels)
+        if self._may_keep and self._by_channel is None and self._uses > in_place * _IN_PLACE_USES * apart.shape[1]:
+            self._by_channel = apart.permute(1, 2, 0).contiguous()
         if self._by_channel is not None:
             one = len(channels) == 1
             weight = self._by_channel[int(channels)] if one else self._by_channel[channels].flatten(0, 1)
-        else:
-            apart = self.module.weight.unflatten(1, (-1, self.layout.block))  # type: ignore[operator, union-attr]
+        elif not in_place:
             weight = apart[:, channels].flatten(1).t()
-        flat = intact.flatten(0, -2) if intact.ndim != 2 else intact
+        else:
+            parts = rows.unflatten(1, (len(channels), -1)).unbind(1)
+            for channel, part in zip(channels.tolist(), parts, strict=True):
+                flat = torch.addmm(flat, part, apart[:, channel].t(), alpha=-1)
+            return flat.view(intact.shape)
         return torch.addmm(flat, rows, weight, alpha=-1).view(intact.shape)
