@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HEAVY_SVG = 1_500_000
 _ROWS_SHOWN = 30
 _COLUMNS_SHOWN = 8
+# Cells of more characters are sentences: they wrap, and their table is shown whole.
+_CELL_SHOWN = 40
 _PIXELS_PER_INCH = 84
 # Below this many pixels per inch, labels of the house style are too small to read; narrow screens scroll instead.
 _READABLE_PIXELS_PER_INCH = 66
@@ -362,10 +364,15 @@ def _tabulate(frame: pd.DataFrame, name: str, caption: str, number: int) -> _Tab
     shown = (
         frame.drop(columns=same) if len(frame.columns) > _COLUMNS_SHOWN and len(same) < len(frame.columns) else frame
     )
-    columns = [
-        {"name": str(column), "number": pd.api.types.is_numeric_dtype(shown[column])} for column in shown.columns
-    ]
     rows = [[_word(value, cell=True) for value in row] for row in shown.head(_ROWS_SHOWN).itertuples(index=False)]
+    columns = [
+        {
+            "name": str(column),
+            "number": pd.api.types.is_numeric_dtype(shown[column]),
+            "words": any(len(row[i]) > _CELL_SHOWN for row in rows),
+        }
+        for i, column in enumerate(shown.columns)
+    ]
     notes = [f"The first {_ROWS_SHOWN} of {len(frame):,} rows; the CSV has all."] if len(frame) > _ROWS_SHOWN else []
     if shown is not frame:
         notes.append("In every row: " + ", ".join(f"{c} {_word(frame[c].iloc[0], cell=True)}" for c in same) + ".")

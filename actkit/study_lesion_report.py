@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 _COMPETE = {"unmasked": "all outputs compete", "masked": "each task's own outputs"}
 _FINDINGS = {
     "finding": "Finding",
-    "group": "Networks",
-    "masking": "Outputs",
-    "expected": "Expected",
-    "measured": "Measured",
     "held": "Held",
+    "measured": "Measured",
+    "expected": "Expected",
+    "masking": "Outputs",
     "paper": "Paper",
+    "group": "Networks",
 }
 _FINDINGS_TEXT = """\
 Each row sets what Dobs et al. (2022) report, or what follows from it, beside what was measured here: a mean over \

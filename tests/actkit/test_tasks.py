@@ -172,7 +172,8 @@ def test_labels_become_columns(network):
     assert task.ids.tolist() == ["s0", "s1", "s2"]
     assert make_task(network, "x", people, "who", {"anna": 5, "bert": 2}).targets.tolist() == [2, 5, 2]
     assert make_task(network, "x", people, "who", ["bert", "cleo", "anna"]).classes.tolist() == [0, 1, 2]
-    plain = make_task(network, "x", people, "number")
+    bare = Network(network.module, input_shape=(3,))
+    plain = make_task(bare, "x", people, "number")
     assert plain.targets.tolist() == [4, 0, 5]
     assert plain.classes is None
     assert make_task(network, "x", people, "number", {4: 1, "0": 2, 5: 3}).targets.tolist() == [1, 2, 3]
@@ -183,7 +184,8 @@ def test_labels_become_columns(network):
     ("name", "label", "classes", "message"),
     [
         ("faces", "whom", None, "no label 'whom'.*nearest: 'who'"),
-        ("x", "who", None, "does not say which column"),
+        ("x", "who", None, "has learnt no task 'x'"),
+        ("face", "number", None, "has learnt no task 'face'; nearest: 'faces'"),
         ("x", "who", {"anna": 0}, "value 'bert', which has no output column"),
         ("x", "who", {"anna": 0, "bert": 0}, "twice"),
         ("x", "who", {"anna": 0, "bert": 6}, "output column 6 does not exist; the network has 6"),
@@ -191,7 +193,12 @@ def test_labels_become_columns(network):
 )
 def test_labels_without_a_column_are_refused(network, name, label, classes, message):
     with pytest.raises(InputError, match=message):
-        make_task(network, name, stimuli(who=["bert", "anna"]), label, classes)
+        make_task(network, name, stimuli(who=["bert", "anna"], number=[1, 0]), label, classes)
+
+
+def test_labels_of_a_network_without_classes_must_be_columns(network):
+    with pytest.raises(InputError, match="does not say which column"):
+        make_task(Network(network.module, input_shape=(3,)), "x", stimuli(who=["bert", "anna"]), "who")
 
 
 def test_task_losses_run_in_evaluation_mode_whatever_the_batch(network):
