@@ -26,6 +26,7 @@ from actkit.study_spec import (
     ReportSpec,
     RsaStep,
     SegregationStep,
+    SelectingStep,
     StepOf,
     StimuliSpec,
     Study,
@@ -321,6 +322,11 @@ def _analysis(item: Any, number: int, source: str, seed: int) -> AnalysisStep:
             mine.setdefault("seed", seed)
         options[name] = parse(model, mine, where)
     parsed = parse(own_model, own, where)
+    if isinstance(parsed, SelectingStep) and parsed.name is not None and not parsed.select:
+        raise InputError(
+            f"{where}, name: {parsed.name!r} names the stimuli that `select` chooses, and all take part; "
+            "add select: {LABEL: VALUE}, or leave the name out"
+        )
     step_models = tuple(_model(m, f"{where}, models, item {i}") for i, m in enumerate(getattr(parsed, "models", []), 1))
     return AnalysisStep(kind, where, parsed, options, step_models)
 

@@ -402,10 +402,13 @@ class Builder:
         shop = self.workshop
         rdms = self._rdms(analysis)
         specs = (*self.study.models, *analysis.models)
-        for variable in analysis.own.data:
-            data = shop.data(variable, f"{analysis.where}, data")
-            models = shop.models(specs, data["stimulus"].values, analysis.where)
-            object_ = self.free("rsa", variable_name(variable))
+        own = analysis.own
+        for variable in own.data:
+            data = shop.selected_data(variable, own.select, own.selection, analysis.where)
+            ids = data["stimulus"].values
+            left_out: list[str] | None = [] if own.select else None
+            models = shop.models(specs, ids, analysis.where, left_out)
+            object_ = self.free("rsa", f"{variable_name(variable)} {own.selection}".strip())
             stem = f"rsa_{slug(object_)}"
             name = self.add(
                 "rsa",
@@ -414,6 +417,9 @@ class Builder:
                 (f"results/{stem}.nc", f"tables/{stem}.csv"),
                 detail={
                     "data": variable,
+                    "select": own.select,
+                    "selection": own.selection,
+                    "left_out": left_out or [],
                     "models": specs,
                     "options": analysis.options["rsa"],
                     "rdms": rdms,
@@ -432,9 +438,13 @@ class Builder:
         """Plan the decoding of each label from each network, one figure a label."""
         for label in analysis.own.labels:
             values = self.workshop.label(label, f"{analysis.where}, labels")
-            made = []
+            # Of the label, the stimuli that take part: their labels are all that counts.
+            own, made = analysis.own, []
+            use = self.workshop.selected(own.select, analysis.where)
+            shown = f"{label} ({own.selection})" if own.select else label
+            taking_part: dict[str, Any] = {"select": use} if own.select else {}
             for spec in self.chosen(analysis):
-                object_ = self.free("decoding", f"{spec.name} {label}")
+                object_ = self.free("decoding", f"{spec.name} {label} {own.selection}".strip())
                 stem = f"decoding_{slug(object_)}"
                 made.append(
                     self.add(
@@ -444,18 +454,21 @@ class Builder:
                         (f"results/{stem}.nc", f"tables/{stem}.csv"),
                         detail={
                             "network": spec,
-                            "label": label,
+                            "label": shown,
+                            "column": label,
+                            "select": own.select,
                             "options": analysis.options["decoding"],
                             "where": analysis.where,
                         },
                         options=self.deciding(analysis.options["decoding"]),
                         label=np.asarray(values),
+                        **taking_part,
                     ).id
                 )
             self.figures(
-                f"decoding {label}",
+                f"decoding {label} {own.selection}".strip(),
                 tuple(made),
-                slug(f"decoding {label}"),
+                slug(f"decoding {label} {own.selection}"),
                 {"results": tuple(made), "draw": "decoding", "where": analysis.where},
             )
 

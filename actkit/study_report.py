@@ -21,7 +21,7 @@ from actkit.study_lesion_report import (
     read_accuracies,
     seeds_numbers,
 )
-from actkit.study_words import slug
+from actkit.study_words import selected_words, slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 
 MOST_TABLES = 4
+# Of a segregation's table, what the report shows beside the drops.
+_LESION_COLUMNS = (
+    "group", "layer", "masking", "index", "index_low", "index_high", "null_mean", "null_low", "null_high", "excess",
+    "excess_low", "excess_high", "p_corrected", "n_significant", "shared", "shared_chance", "shared_ceiling",
+    "index_above_control", "n_saturated", "n_networks",
+)  # fmt: skip
 # Sections in the order of the report, by what is drawn in them.
 _ORDER = ("segregation_seeds", "segregation", "feature_visualization", "rsa", "decoding", "rdm")
 
@@ -391,11 +397,15 @@ def _summary(result: xr.Dataset) -> pd.DataFrame:
 
 
 def _csv(doing: Doing, name: str) -> tuple[pd.DataFrame, str, str]:
-    """The table that a step wrote, for the report."""
+    """The table that a step wrote, for the report: of its many columns, those that the figures show."""
     import pandas as pd
 
     path = doing.out / doing.plan[name].outputs[1]
-    return pd.read_csv(path), f"{path.stem}_summary", f"One row a layer and set of competing outputs ({name})."
+    table = pd.read_csv(path)
+    columns = [str(column) for column in table.columns]
+    shown = [column for column in columns if column in _LESION_COLUMNS or column.startswith("drop_")]
+    caption = f"One row a layer and set of competing outputs ({name}). More columns: {doing.plan[name].outputs[1]}."
+    return table[shown], f"{path.stem}_summary", caption
 
 
 def _joined(doing: Doing, step: Step, made: tuple[str, ...]) -> tuple[pd.DataFrame, str, str]:
@@ -464,7 +474,13 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
         return lesion_text(step, doing.plan)
     if kind == "decoding":
         missing = int(result.attrs.get("n_without_label", 0))
-        words = [f"{missing} stimuli have no {result.attrs['label']} and are left out."] if missing else []
+        first = doing.plan[step.detail["results"][0]].detail
+        words = []
+        if first["select"]:
+            use = doing.shop.selected(first["select"], "")
+            words.append(f"Of the {len(use)} stimuli, {int(use.sum())}: {selected_words(first['select'])}.")
+        words += [f"{missing} of them have no {first['column']} and are left out."] if missing and words else []
+        words += [f"{missing} stimuli have no {first['column']} and are left out."] if missing and not words else []
         if len(step.detail["results"]) > len(drawn_decodings(doing.plan, step.detail["results"])):
             words.append("Of networks that differ in their seed the first is drawn; the table holds all.")
         return " ".join(words)
@@ -489,7 +505,10 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
             f"{float(data.attrs['noise']):g} times its standard deviation. The model of the truth should reach the "
             "noise ceiling."
         )
-    if len(data["stimulus"]) < len(doing.shop.stimuli):
+    selection = "" if kind == "rdm" else doing.plan[step.detail["result"]].detail["selection"]
+    if selection:
+        sentences.append(_selection_words(doing.plan[step.detail["result"]], doing))
+    elif len(data["stimulus"]) < len(doing.shop.stimuli):
         sentences.append(
             f"Compared over {len(data['stimulus'])} of the {len(doing.shop.stimuli)} stimuli, those with data."
         )
@@ -498,6 +517,15 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
             "With one RDM there is no agreement between subjects to measure, so there is no noise ceiling."
         )
     return " ".join(sentences)
+
+
+def _selection_words(step: Step, doing: Doing) -> str:
+    """Say which stimuli a comparison is about, and which models have nothing to say of them."""
+    n = doing.shop.selected_data(step.detail["data"], step.detail["select"], "", "").sizes["stimulus"]
+    words = f"Compared over {n} of the {len(doing.shop.stimuli)} stimuli: {selected_words(step.detail['select'])}."
+    if left_out := step.detail["left_out"]:
+        words += f" {', '.join(left_out)}: the same for every pair of these stimuli, so left out."
+    return words
 
 
 def _question(result: xr.Dataset) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from actkit.errors import ActkitError, InputError
 from actkit.options import Options
+from actkit.study_words import selected_words
 
 
 class NetworkSpec(Options):
@@ -99,7 +100,21 @@ class RdmStep(StepOf):
     labels: str | None = Field(None, description="stimulus label that orders and colours the stimuli")
 
 
-class RsaStep(StepOf):
+class SelectingStep(StepOf):
+    """What a step takes that may be about some of the stimuli."""
+
+    select: dict[str, Any] = Field({}, description="label: value or list of values; only these stimuli take part")
+    name: str | None = Field(None, description="what to call them, by default their labels")
+
+    @property
+    def selection(self) -> str:
+        """What the selected stimuli are called; empty if all take part."""
+        if not self.select:
+            return ""
+        return self.name or selected_words(self.select)
+
+
+class RsaStep(SelectingStep):
     """What a study's ``rsa`` step takes beside the options of `actkit.rdm` and `actkit.rsa`."""
 
     data: list[str] = Field(min_length=1, description="RDM variables to compare with, one figure each")
@@ -111,7 +126,7 @@ class RsaStep(StepOf):
     )
 
 
-class DecodingStep(StepOf):
+class DecodingStep(SelectingStep):
     """What a study's ``decoding`` step takes beside the options of `actkit.decode`."""
 
     labels: list[str] = Field(min_length=1, description="stimulus labels to decode, one figure each")

@@ -99,11 +99,11 @@ def _rsa(doing: Doing, step: Step) -> None:
     """Compare layers, controls and models with the subjects."""
     rsa = function("rsa")
     detail = step.detail
-    data = doing.shop.data(detail["data"], detail["where"])
+    data = doing.shop.selected_data(detail["data"], detail["select"], detail["selection"], detail["where"])
     ids = data["stimulus"].values.astype(str)
     # Correlations between patterns do not depend on the other stimuli, so RDMs of all the stimuli can be cut to size.
     rdms = [as_candidate(select_stimuli(doing.result(name), ids)) for name in detail["rdms"]]
-    models = doing.shop.models(detail["models"], ids, detail["where"])
+    models = doing.shop.models(detail["models"], ids, detail["where"], [] if detail["select"] else None)
     result = rsa([*rdms, *models], data, **call_progress(rsa, doing.shop.progress), options=detail["options"])
     _save_result(doing, step, result)
 
@@ -132,13 +132,14 @@ def _decoding(doing: Doing, step: Step) -> None:
     spec = step.detail["network"]
     store = doing.shop.store(spec.name)
     # The study's labels, not the store's: those are as they were when it was recorded.
-    values = doing.shop.label(step.detail["label"], step.detail["where"])
-    rows = np.flatnonzero([has_value(value) for value in values.tolist()])
+    values = doing.shop.label(step.detail["column"], step.detail["where"])
+    use = doing.shop.selected(step.detail["select"], step.detail["where"])
+    rows = np.flatnonzero(use & np.array([has_value(value) for value in values.tolist()], dtype=bool))
     source = store if len(rows) == len(values) else {layer: store[layer].isel(stimulus=rows) for layer in store.layers}
     words = np.array([label_word(value) for value in values[rows].tolist()])
     labels = xr.DataArray(words, {"stimulus": store.ids[rows]}, "stimulus", step.detail["label"])
     result = decode(source, labels, **call_progress(decode, doing.shop.progress), options=step.detail["options"])
-    _save_result(doing, step, result.assign_attrs(network=spec.name, n_without_label=len(values) - len(rows)))
+    _save_result(doing, step, result.assign_attrs(network=spec.name, n_without_label=int(use.sum()) - len(rows)))
 
 
 def _save_result(doing: Doing, step: Step, result: xr.Dataset) -> None:

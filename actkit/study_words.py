@@ -101,6 +101,82 @@ def grouped(values: np.ndarray, groups: Mapping[str, list[Any]]) -> np.ndarray:
     return np.array([home[label_word(value)] for value in values.tolist()], dtype=str)
 
 
+def selected_words(select: Mapping[str, Any]) -> str:
+    """Say which stimuli a selection keeps.
+
+    Parameters
+    ----------
+    select : mapping of str to value or list
+        Labels and the values to keep.
+
+    Returns
+    -------
+    str
+        Such as ``"group natural object or artificial object, human"``; a label that is true or false stands alone.
+    """
+    words = []
+    for label, wanted in select.items():
+        if isinstance(wanted, bool):
+            words.append(label if wanted else f"not {label}")
+        else:
+            values = wanted if isinstance(wanted, list) else [wanted]
+            words.append(f"{label} {' or '.join(label_word(value) for value in values)}")
+    return ", ".join(words)
+
+
+def groups_among(values: np.ndarray, groups: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Keep of named groups what some of the stimuli have.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (n,)
+        The label of each of these stimuli.
+    groups : mapping of str to list
+        Name of a group to the values it takes in.
+
+    Returns
+    -------
+    dict of str to list
+        Without the values that none of them has.
+    """
+    present = {label_word(value) for value in values.tolist()}
+    kept = {name: [one for one in members if label_word(one) in present] for name, members in groups.items()}
+    return {name: members for name, members in kept.items() if members}
+
+
+def labelled(labels: Mapping[str, np.ndarray], name: str, wanted: Any) -> np.ndarray:
+    """Find the stimuli that have one of some values of a label.
+
+    Parameters
+    ----------
+    labels : mapping of str to numpy.ndarray
+        Columns of the stimuli.
+    name : str
+        The label.
+    wanted : value or list of values
+        What to look for.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n,)
+        Whether a stimulus has one of them.
+
+    Raises
+    ------
+    InputError
+        If there is no such label, or no stimulus has one of the values.
+    """
+    if name not in labels:
+        raise InputError(f"select: the stimuli have no label {name!r}; {nearest(name, labels)}")
+    words = {label_word(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+    there = [label_word(value) for value in labels[name].tolist()]
+    if unknown := words - set(there):
+        raise InputError(
+            f"select: no stimulus has {name} {min(unknown)!r}; {nearest(min(unknown), sorted(set(there)))}"
+        )
+    return np.array([word in words for word in there], dtype=bool)
+
+
 def label_word(value: Any) -> str:
     """Write a label value so that YAML's true and 1, CSV's '1', and the 1.0 of joined sets are the same.
 

@@ -15,9 +15,11 @@ from actkit.errors import DataError, InputError, nearest
 from actkit.results import fingerprint
 from actkit.study_opening import Opener, call_progress, code_fingerprint, key_of, load_dataset
 from actkit.study_spec import ModelSpec, NetworkSpec, StimuliSpec, Study, said_where
-from actkit.study_words import grouped, has_value, label_word, readable, variable_name
+from actkit.study_words import grouped, groups_among, has_value, label_word, labelled, readable, variable_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import xarray as xr
 
     from actkit.network import Network
@@ -74,16 +76,7 @@ class Workshop(Opener):
         else:
             stimuli = as_stimuli(self.study.folder / str(spec.path))
         for label, wanted in spec.select.items():
-            if label not in stimuli.labels:
-                raise InputError(f"select: the stimuli have no label {label!r}; {nearest(label, stimuli.labels)}")
-            values = wanted if isinstance(wanted, list) else [wanted]
-            words = {label_word(value) for value in values}
-            mask = np.array([label_word(value) in words for value in stimuli.labels[label].tolist()])
-            unknown = words - {label_word(value) for value in stimuli.labels[label].tolist()}
-            if unknown:
-                known = sorted({label_word(value) for value in stimuli.labels[label].tolist()})
-                raise InputError(f"select: no stimulus has {label} {min(unknown)!r}; {nearest(min(unknown), known)}")
-            stimuli = stimuli[mask]
+            stimuli = stimuli[labelled(stimuli.labels, label, wanted)]
         if spec.ids:
             stimuli = stimuli.select(spec.ids)
         if spec.each is not None and len(stimuli) > spec.each:
@@ -98,6 +91,72 @@ class Workshop(Opener):
         return fingerprint(
             {"stimuli": stimuli.fingerprint, "labels": {k: np.asarray(v) for k, v in stimuli.labels.items()}}
         )
+
+    def selected(self, select: Mapping[str, Any], where: str) -> np.ndarray:
+        """Find the stimuli that a step is about.
+
+        Parameters
+        ----------
+        select : mapping of str to value or list
+            Values of labels; all stimuli if it is empty.
+        where : str
+            Place in the study file, for the message.
+
+        Returns
+        -------
+        numpy.ndarray of bool
+            One value a stimulus.
+
+        Raises
+        ------
+        InputError
+            If there is no such label or value, or no stimulus has them all.
+        """
+        mask = np.ones(len(self.stimuli), dtype=bool)
+        with said_where(where):
+            for label, wanted in select.items():
+                mask &= labelled(self.stimuli.labels, label, wanted)
+            if not mask.any():
+                raise InputError("select: no stimulus has all of these labels; loosen one of them")
+        return mask
+
+    def selected_data(self, variable: str, select: Mapping[str, Any], words: str, where: str) -> xr.Dataset:
+        """Cut measured RDMs to the stimuli that a step is about.
+
+        Parameters
+        ----------
+        variable : str
+            The name as the study gives it.
+        select : mapping of str to value or list
+            Values of labels; all stimuli if it is empty.
+        words : str
+            What the selected stimuli are called; joins the name of the data.
+        where : str
+            Place in the study file, for the message.
+
+        Returns
+        -------
+        xarray.Dataset
+            As `data` returns it.
+
+        Raises
+        ------
+        InputError
+            If fewer than three of them were measured.
+        """
+        from actkit.recordings import select_stimuli
+
+        data = self.data(variable, f"{where}, data")
+        if not select:
+            return data
+        wanted = set(self.stimuli.ids[self.selected(select, where)].tolist())
+        ids = [name for name in data["stimulus"].values.astype(str).tolist() if name in wanted]
+        if len(ids) < 3:
+            raise InputError(
+                f"{where}, select: {len(ids)} of the {len(wanted)} stimuli have data in {variable!r}, and a "
+                "comparison needs at least 3; select more"
+            )
+        return select_stimuli(data, ids).assign_attrs(name=f"{data.attrs['name']} ({words})")
 
     def label(self, name: str, where: str) -> np.ndarray:
         """Find a label column of the stimuli.
@@ -205,7 +264,9 @@ class Workshop(Opener):
             name=readable(name),
         )
 
-    def models(self, specs: tuple[ModelSpec, ...], ids: np.ndarray, where: str) -> list[xr.Dataset]:
+    def models(
+        self, specs: tuple[ModelSpec, ...], ids: np.ndarray, where: str, left_out: list[str] | None = None
+    ) -> list[xr.Dataset]:
         """Make the model RDMs of a step.
 
         Parameters
@@ -216,6 +277,9 @@ class Workshop(Opener):
             The stimuli of the comparison.
         where : str
             Place in the study file, for the message.
+        left_out : list of str, optional
+            Of selected stimuli: takes the names of models that tell no two of them apart, which are left out. Without
+            it such a label is refused.
 
         Returns
         -------
@@ -229,10 +293,14 @@ class Workshop(Opener):
         rows = np.array([place[str(name)] for name in ids])
         for spec in specs:
             if spec.label is not None:
-                values = self.label(spec.label, f"{where}, models")[rows]
-                with said_where(f"{where}, models, {spec.name or spec.label}"):
-                    column = grouped(values, spec.groups) if spec.groups else values
-                    made.append(category_rdms({spec.name or spec.label: column}, ids))
+                values, title = self.label(spec.label, f"{where}, models")[rows], spec.name or spec.label
+                groups = spec.groups if left_out is None else groups_among(values, spec.groups)
+                with said_where(f"{where}, models, {title}"):
+                    column = grouped(values, groups) if groups else values
+                    if left_out is not None and len({label_word(value) for value in column.tolist()}) in (1, len(ids)):
+                        left_out.append(title)
+                    else:
+                        made.append(category_rdms({title: column}, ids))
                 continue
             rdms = self.data(str(spec.data), f"{where}, models")
             dim = leading_dim(rdms)
@@ -243,7 +311,13 @@ class Workshop(Opener):
                         raise InputError(f"{where}, models, {key}: {spec.data} has no {name!r}; {nearest(name, names)}")
             chosen = [n for n in names if n not in spec.leave_out and (n in spec.only or not spec.only)]
             kept = rdms.isel({dim: [names.index(name) for name in chosen]})
-            made.append(select_stimuli(kept, ids).assign_attrs(kind="model"))
+            kept = select_stimuli(kept, ids).assign_attrs(kind="model")
+            if left_out is not None:
+                tells = np.array([np.unique(row[~np.isnan(row)]).size > 1 for row in kept["dissimilarity"].values])
+                left_out += [name for name, one in zip(chosen, tells, strict=True) if not one]
+                kept = kept.isel({dim: np.flatnonzero(tells)})
+            if kept.sizes[dim]:
+                made.append(kept)
         return made
 
     # ---------------------------------------------------------- recordings

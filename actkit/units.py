@@ -617,7 +617,7 @@ class UnitSet:
                 raise InputError(f"the run of units {dict(run)} needs both 'layer' and 'channel'")
             for key in ("channel", "y", "x", "score"):
                 if key in run and not isinstance(run[key], list | tuple):
-                    raise InputError(f"{key!r} of layer {run['layer']!r} is {run[key]!r}; write {key}: [0, 3] for several")
+                    raise InputError(f"{key!r} of {run['layer']!r} is {run[key]!r}; write {key}: [0, 3] for several")
             k = len(run["channel"])
             parts["layer"] += [str(run["layer"])] * k
             parts["channel"] += run["channel"]

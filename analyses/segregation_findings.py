@@ -212,7 +212,7 @@ def _segregation(rows: _Rows, summary: xr.Dataset, group: str, control: str | No
                 ("excess", "Segregation rises with depth, null subtracted", ""),
             ):
                 low, high = values[name, early], values[name, late]
-                ends = f"{short(float(low.mean()))} at {early}, {short(float(high.mean()))} at {late}"
+                ends = _ends(low, high, early, late)
                 rows.judge(
                     {**claim, "finding": what, "expected": f"{name} at {late} above {early}", "paper": paper},
                     high - low, more=ends,
@@ -278,8 +278,15 @@ def _shared(rows: _Rows, summary: xr.Dataset, group: str) -> None:
             rows.lack(claim, "the results hold no shared units")
             continue
         low, high = (seeds_of(summary, name, group, layer=layer) for layer in (early, late))
-        more = f"{short(float(low.mean()))} at {early}, {short(float(high.mean()))} at {late}"
+        more = _ends(low, high, early, late)
         rows.judge(claim, high - low, above=False, more=more)
+
+
+def _ends(low: np.ndarray, high: np.ndarray, early: str, late: str) -> str:
+    """Means at either end of the network; nothing where one was not measured in some network."""
+    if not np.isfinite([low.mean(), high.mean()]).all():
+        return ""
+    return f"{short(float(low.mean()))} at {early}, {short(float(high.mean()))} at {late}"
 
 
 def _selectivity(rows: _Rows, summary: xr.Dataset, group: str) -> None:
@@ -303,7 +310,7 @@ def _selectivity(rows: _Rows, summary: xr.Dataset, group: str) -> None:
             )  # fmt: skip
     for place, task in zip(summary["ranking"].values, names, strict=True):
         claim = {
-            "finding": f"Units that {task} needs most are selective for it", "group": group, "masking": "",
+            "finding": f"Units needed most for {task} are selective for it", "group": group, "masking": "",
             "expected": f"rank–selectivity correlation below 0 at {late}",
             "paper": next((value for word, value in _PAPER_RHO.items() if task.casefold().startswith(word)), ""),
         }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actkit.data_specs.class_folders import choose_classes
+from actkit.data_specs.drawn_cache import kept_stimuli
 from actkit.data_specs.fetch import check_file
 from actkit.data_specs.schema import LabelSpec, Spec, StimuliSpec, loader_for
 from actkit.errors import DataError, StimulusError, nearest, require
@@ -218,6 +219,8 @@ def stimulus_function(stimuli: StimuliSpec) -> Any:
 def _open_stimuli(data: DataSet) -> Stimuli:
     """The stimuli of a data set, before its splits."""
     found = data.spec.stimuli
+    if found.source == "drawn":
+        return kept_stimuli(found.function or "", stimulus_function(found), data.options, data.made)
     if found.function is not None:
         return data.made().stimuli
     folder = data.checked_folder()

@@ -16,9 +16,10 @@ import yaml
 from PIL import Image
 
 from actkit.errors import ActkitError, DataError, InputError, StoreError
-from actkit.recordings import rdm_dataset
+from actkit.recordings import category_rdms, rdm_dataset, select_stimuli
 from actkit.results import load, save
 from actkit.study import run
+from actkit.study_file import function
 from actkit.study_jobs import LOCK
 from actkit.study_steps import mean_rank
 from actkit.study_workshop import grouped
@@ -298,6 +299,16 @@ def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
         ({"record": {"layers": ["convv"]}}, InputError, r"study\.yaml, networks, item 1 \(gabor\), record: .*convv"),
         ({"networks": [{"extractor": "gabor", "size": 4}]}, InputError, r"study\.yaml, networks, item 1"),
         (
+            {"analyses": [{"rsa": {"data": ["people.nc"], "select": {"categry": "tool"}}}]},
+            InputError,
+            r"study\.yaml, analyses, step 1 \(rsa\): select: the stimuli have no label 'categry'; nearest: 'category'",
+        ),
+        (
+            {"analyses": [{"decoding": {"labels": ["category"], "select": {"category": ["tool", "tol"]}}}]},
+            InputError,
+            r"study\.yaml, analyses, step 1 \(decoding\): select: no stimulus has category 'tol'; nearest: 'tool'",
+        ),
+        (
             {"stimuli": {"path": "pictures", "select": {"category": "plant"}}},
             InputError,
             r"study\.yaml, stimuli: select: no stimulus has category 'plant'",
@@ -323,6 +334,47 @@ def test_the_same_step_twice_with_other_options_keeps_both(folder: Path) -> None
     assert sum(name.startswith("rdm") for name in ids) == 3  # one for each network and set of options
     outputs = [name for step in plan.steps for name in step.outputs]
     assert len(outputs) == len(set(outputs))
+
+
+def test_a_step_about_some_of_the_stimuli_takes_those_and_says_which(folder: Path) -> None:
+    rows = [f"pictures/{kind}/{kind}{i}.png,{kind},{i % 2}" for kind in ("animal", "tool") for i in range(N // 2)]
+    (folder / "table.csv").write_text("\n".join(["path,category,odd", *rows]) + "\n")
+    few = {"n_draws": 20, "n_permutations": 50, "data": "people.nc"}
+    analyses = [
+        {"rsa": few | {"select": {"category": "animal"}}},
+        {"decoding": {"labels": "category", "folds": 2, "classifier": "nearest_centroid", "select": {"odd": 0}}},
+    ]
+    more = [
+        {"rsa": few | {"select": {"category": ["animal", "tool"], "odd": 1}, "name": "odd ones"}},
+        {"rsa": few},
+        {"decoding": {"labels": "category"}},
+    ]
+    study = change(STUDY, stimuli={"path": "table.csv"}, models=["odd", "category"], networks=STUDY["networks"][:1])
+    plan = run(write(folder, {**study, "analyses": [*analyses, *more]}), folder / "out", dry_run=True).plan
+    assert {step.id for step in plan.steps if step.kind in ("rsa", "decoding")} == {
+        "rsa people category animal", "decoding gabor category odd 0", "rsa people odd ones", "rsa people",
+        "decoding gabor category",
+    }  # fmt: skip
+    assert plan["rsa people odd ones"].detail["left_out"] == ["odd"]
+    done = run(write(folder, {**study, "analyses": analyses}), folder / "out", progress=False)
+    animals = done.results["rsa people category animal"]
+    assert animals.attrs["data"] == "people (category animal)"
+    # The label that all of them share says nothing of them.
+    assert animals["model"].values.tolist() == ["gabor/output", "odd"]
+    # As if nothing else had been recorded and measured.
+    keep = [f"animal{i}" for i in range(N // 2)]
+    rdms = select_stimuli(load(folder / "out" / "results" / "rdm_gabor_correlation.nc"), keep)
+    odd = category_rdms({"odd": [i % 2 for i in range(N // 2)]}, keep)
+    alone = function("rsa")(
+        [rdms, odd], select_stimuli(load(folder / "people.nc"), keep), n_draws=20, n_permutations=50
+    )
+    np.testing.assert_array_equal(animals["mean"], alone["mean"])
+    html = (folder / "out" / "report.html").read_text()
+    assert "Compared with people (category animal)" in html
+    assert "Compared over 5 of the 10 stimuli: category animal. category: the same for every pair" in html
+    assert "Decoding category (odd 0)" in html
+    assert "Of the 10 stimuli, 6: odd 0." in html
+    assert "people (category animal)" in (folder / "out" / "figures" / "rsa_people_category_animal.txt").read_text()
 
 
 def test_an_error_of_a_step_keeps_its_place_in_the_study(folder: Path) -> None:

@@ -91,6 +91,14 @@ def test_a_seed_of_a_step_wins_over_the_study_s(folder: Path) -> None:
         ),
         ({"analyses": [{"rsa": {}}]}, "mine.yaml, analyses, step 1 (rsa): option 'data' is needed"),
         ({"analyses": [{"rsa": {"data": ["a"]}, "rdm": {}}]}, "mine.yaml, analyses, step 1: "),
+        (
+            {"analyses": [{"rsa": {"data": ["a"], "name": "tools"}}]},
+            "mine.yaml, analyses, step 1 (rsa), name: 'tools' names the stimuli that `select` chooses, and all take",
+        ),
+        (
+            {"analyses": [{"rsa": {"data": ["a"], "select": ["tools"]}}]},
+            "mine.yaml, analyses, step 1 (rsa): option 'select' is ['tools']",
+        ),
         ({"models": [{"labels": "animal"}]}, "mine.yaml, models, item 1: unknown option 'labels'; nearest: 'label'"),
         ({"models": [{"label": "a", "data": "b"}]}, "mine.yaml, models, item 1: give one of"),
         ({"networks": [TRAINED | {"seeds": 0}]}, "mine.yaml, networks, item 1, seeds: 0 leaves no network"),

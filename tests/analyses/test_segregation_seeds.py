@@ -284,7 +284,7 @@ def test_groups_of_different_size_and_without_control_or_selectivity():
     table = findings(found)
     assert not table["finding"].str.contains("control").any()
     mine = table[table["group"] == "dual"].set_index("finding")
-    assert mine.loc["Units that face needs most are selective for it", "held"] == "not measured"
+    assert mine.loc["Units needed most for face are selective for it", "held"] == "not measured"
     for kind in ("lesions", "selectivity"):
         figures.plot(found, kind=kind).canvas.draw()
     with pytest.raises(InputError, match="no result holds selectivity"):
