@@ -219,7 +219,7 @@ def lesion_title(step: Step, result: xr.Dataset) -> str | None:
     if draw == "segregation":
         return f"Segregation in {step.detail['result'].removeprefix('segregation ')}"
     if draw == "feature_visualization":
-        return f"What the units that {result.attrs['task']} needs prefer, in {result.attrs['network']}"
+        return f"What the units needed most for {result.attrs['task']} prefer, in {result.attrs['network']}"
     return None
 
 

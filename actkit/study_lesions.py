@@ -245,5 +245,5 @@ def do_feature_visualization(doing: Doing, step: Step) -> None:
     result = visualize(
         doing.shop.network(spec), chosen, **call_progress(visualize, doing.shop.progress), options=detail["options"]
     )
-    question = f"the {detail['top']} units of each layer that {task} needs most"
+    question = f"the {detail['top']} units of each layer needed most for {task}"
     save(result.assign_attrs(network=spec.name, task=task, question=question), doing.out / step.outputs[0])

@@ -161,7 +161,7 @@ def test_top_units_are_visualised_for_each_task(done: StudyRun, results: dict[st
         assert set(result["channel"].values.tolist()) == set(np.flatnonzero(rank <= 2).tolist())
         assert result.attrs["task"] == task
         assert (
-            f"that {task} needs most"
+            f"needed most for {task}"
             in (done.out / "figures" / f"feature_visualization_dual-seed0_{task}.txt").read_text()
         )
 
