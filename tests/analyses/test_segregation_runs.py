@@ -190,7 +190,7 @@ def test_a_killed_process_goes_on_to_the_same_numbers(planted, tmp_path):
         "t.segregation(module, ranking, evaluation, ['relu', 'fc'], resume=sys.argv[2], **t.SMALL)\n"
     )
     kept = tmp_path / "kept"
-    with subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), str(kept)]) as process:
+    with subprocess.Popen([sys.executable, "-P", "-c", code, str(Path(__file__).parent), str(kept)]) as process:
         until = time.monotonic() + 60
         while not list(kept.glob("*.npz")) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
