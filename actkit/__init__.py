@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actkit.analyses.decoding import decode
+    from actkit.analyses.encoding import encode
+    from actkit.analyses.neuron_reliability import neuron_reliability
     from actkit.analyses.noise_ceiling import noise_ceiling
     from actkit.analyses.rdm import rdm
     from actkit.analyses.rsa import rsa
+    from actkit.analyses.unit_matching import match_units
     from actkit.data_specs.catalogue import load as load_data
     from actkit.extractors.precomputed import import_features
     from actkit.extractors.record import extract
@@ -49,9 +52,12 @@ _CORE = {
 _ROOMS = {
     "commonality": ("actkit.analyses", "commonality", "commonality"),
     "decode": ("actkit.analyses", "decoding", "decode"),
+    "encode": ("actkit.analyses", "encoding", "encode"),
     "extract": ("actkit.engines", "record", "extract"),
     "import_features": ("actkit.engines", "features", "import_features"),
     "load_data": ("actkit.data_specs", "actkit", "load"),
+    "match_units": ("actkit.analyses", "unit_matching", "match_units"),
+    "neuron_reliability": ("actkit.analyses", "neuron_reliability", "neuron_reliability"),
     "noise_ceiling": ("actkit.analyses", "noise_ceiling", "noise_ceiling"),
     "rdm": ("actkit.analyses", "rdm", "rdm"),
     "reliability": ("actkit.analyses", "reliability", "reliability"),
@@ -68,11 +74,14 @@ __all__ = [
     "as_stimuli",
     "commonality",
     "decode",
+    "encode",
     "extract",
     "import_features",
     "lesioned",
     "load",
     "load_data",
+    "match_units",
+    "neuron_reliability",
     "noise_ceiling",
     "open_network",
     "open_store",

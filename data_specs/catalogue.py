@@ -334,16 +334,16 @@ def describe(name: str, root: str | os.PathLike[str] | None = None) -> str:
 def _places(found: Spec, name: str, root: str | os.PathLike[str] | None) -> list[Path]:
     """The folders where a data set may lie, best first."""
     if root is not None:
-        inner = Path(root) / found.name
+        inner = Path(root) / (found.folder or found.name)
         return [inner] if inner.is_dir() or not _holds_files(found, Path(root)) else [Path(root)]
     places = []
     if os.environ.get(ENVIRONMENT):
-        places.append(Path(os.environ[ENVIRONMENT]).expanduser() / found.name)
+        places.append(Path(os.environ[ENVIRONMENT]).expanduser() / (found.folder or found.name))
     if str(name).endswith((".yaml", ".yml")):
         places.append(Path(name).absolute().parent)
     import platformdirs
 
-    places.append(Path(platformdirs.user_cache_dir("actkit", appauthor=False)) / "data" / found.name)
+    places.append(Path(platformdirs.user_cache_dir("actkit", appauthor=False)) / "data" / (found.folder or found.name))
     return places
 
 

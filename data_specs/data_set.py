@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,13 +103,35 @@ class DataSet:
 
     @property
     def stimuli(self) -> Stimuli:
-        """The stimuli, with their labels and splits."""
+        """The stimuli, with their labels and splits; an error where they are conditions without pictures."""
+        if self.spec.stimuli.source == "conditions":
+            raise DataError(
+                f"{self.name} has no pictures: its {len(self.ids)} stimuli are conditions; their ids and labels are "
+                "in `ids` and `labels`"
+            )
         if self._stimuli is None:
             # Splits first: whether a picture is held out must not depend on the classes beside its own.
             stimuli = _with_splits(_open_stimuli(self), self.spec)
             label = self.spec.stimuli.folder_label
             self._stimuli = stimuli if label is None else choose_classes(stimuli, label, self.options)
         return self._stimuli
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The ids of the stimuli, also of conditions without pictures."""
+        found = self.spec.stimuli
+        return np.array(found.ids, dtype=np.str_) if found.source == "conditions" else self.stimuli.ids
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The label columns of the stimuli, also of conditions without pictures."""
+        found = self.spec.stimuli
+        if found.source != "conditions":
+            return dict(self.stimuli.labels)
+        columns: dict[str, Any] = {}
+        for key, column in found.labels.items():
+            columns[key] = _label(self, key, column, columns, self.ids)
+        return columns
 
     def __contains__(self, name: object) -> bool:
         return name in self.spec.variables
@@ -128,7 +151,9 @@ class DataSet:
         -------
         xarray.DataArray or xarray.Dataset
             RDMs as an RDM dataset (see `actkit.recordings`), everything else as an array; stimuli in the order of
-            `stimuli`.
+            `ids`. Responses carry the labels as coordinates, and ``group``, which is the same for pictures that are
+            the same byte for byte, so that no split parts them. Where one row stands for several pictures, its
+            ``stimulus`` is the label's value, and ``n_images`` counts them.
 
         Raises
         ------
@@ -148,8 +173,33 @@ class DataSet:
             else:
                 from actkit.data_specs.variables import read_variable
 
-                self._variables[name] = read_variable(name, self.spec, self.checked_folder(), self.stimuli.ids)
+                rows = self.spec.variables[name].rows
+                ids, columns = (self.ids, self._columns) if rows is None else self._rows(name, rows)
+                value = read_variable(name, self.spec, self.checked_folder(), ids)
+                if self.spec.variables[name].kind == "responses":
+                    value = _labelled(value, columns() if callable(columns) else columns, f"{self.name}, {name!r}")
+                self._variables[name] = value
         return self._variables[name].copy()
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        """What goes with responses as coordinates: labels, and groups of pictures that are copies of one another."""
+        columns = self.labels
+        if self.spec.stimuli.source != "conditions" and "group" not in columns:
+            columns["group"] = self.stimuli.content_groups()
+        return columns
+
+    def _rows(self, name: str, label: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Ids and labels of rows that stand for all stimuli of a label's value."""
+        labels = self.labels
+        if label not in labels:
+            raise DataError(f"{self.name}: the rows of {name!r} go by {label!r}; {nearest(label, labels)}")
+        ids, first, inverse = np.unique(labels[label].astype(str), return_index=True, return_inverse=True)
+        columns = {
+            key: np.asarray(column)[first]
+            for key, column in labels.items()
+            if (np.asarray(column) == np.asarray(column)[first][inverse]).all()
+        }
+        return ids, {**columns, "n_images": np.bincount(inverse)}
 
     def made(self) -> Made:
         """Draw, or take from another package, the stimuli of a data set without files.
@@ -245,7 +295,7 @@ def _open_stimuli(data: DataSet) -> Stimuli:
         )
     columns: dict[str, Any] = dict(stimuli.labels)
     for key, column in found.labels.items():
-        columns[key] = _label(data, key, column, columns)
+        columns[key] = _label(data, key, column, columns, stimuli.ids)
     return stimuli.with_labels(**columns)
 
 
@@ -262,10 +312,28 @@ def _from_array(data: DataSet, found: StimuliSpec, where: Path) -> Stimuli:
     return Stimuli.from_array(values, ids=ids, name=data.name, order=found.order)
 
 
-def _label(data: DataSet, name: str, label: LabelSpec, columns: Mapping[str, Any]) -> np.ndarray:
+def _labelled(value: Any, columns: Mapping[str, np.ndarray], what: str) -> Any:
+    """Give responses the labels of their stimuli; what the file says already must say the same."""
+    for key, column in columns.items():
+        if key not in value.coords:
+            value = value.assign_coords({key: ("stimulus", column)})
+        elif value.coords[key].dims != ("stimulus",) or (value.coords[key].values != column).any():
+            raise DataError(f"{what}: its coordinate {key!r} and the stimuli's label of that name differ; correct one")
+    return value
+
+
+def _label(data: DataSet, name: str, label: LabelSpec, columns: Mapping[str, Any], ids: np.ndarray) -> np.ndarray:
     """One label column."""
     if label.values is not None:
-        values = np.array(label.values)
+        values = np.repeat(np.array(label.values), label.each)
+        if len(values) != len(ids):
+            raise DataError(f"{data.name}: the label {name!r} has {len(values)} values for {len(ids)} stimuli")
+    elif label.pattern is not None:
+        found = [re.search(label.pattern, identifier) for identifier in ids.tolist()]
+        without = [identifier for identifier, match in zip(ids.tolist(), found, strict=True) if match is None]
+        if without:
+            raise DataError(f"{data.name}: the pattern of the label {name!r} does not fit the id {without[0]!r}")
+        values = np.array([match.group(1) for match in found if match is not None])
     elif label.of is not None:
         if label.of not in columns:
             raise DataError(
@@ -282,6 +350,11 @@ def _label(data: DataSet, name: str, label: LabelSpec, columns: Mapping[str, Any
 
         file = data.spec.files[label.file or data.spec.stimuli.file or ""]
         values = np.ravel(read_array(data.checked_folder() / file.path, loader_for(file.path, label.loader), label.key))
+    if label.number:
+        try:
+            values = values.astype(np.int64)
+        except ValueError as error:
+            raise DataError(f"{data.name}: the label {name!r} holds text that is no whole number: {error}") from None
     return values.astype(bool) if label.flag else values
 
 

@@ -19,13 +19,13 @@ from actkit.errors import DataError, nearest
 
 DIMS = (
     "stimulus", "unit", "channel", "y", "x", "neuron", "repetition", "subject",
-    "time", "rdm", "pair", "layer", "model", "task", "draw",
+    "time", "rdm", "pair", "layer", "model", "task", "draw", "condition", "position",
 )  # fmt: skip
 """The names that dimensions have in actkit."""
 
 Dim = Literal[
     "stimulus", "unit", "channel", "y", "x", "neuron", "repetition", "subject",
-    "time", "rdm", "pair", "layer", "model", "task", "draw",
+    "time", "rdm", "pair", "layer", "model", "task", "draw", "condition", "position",
 ]  # fmt: skip
 Loader = Literal["mat", "npy", "npz", "hdf5", "netcdf", "csv"]
 RDM_DIMS = ("layer", "subject", "model", "rdm")
@@ -76,7 +76,7 @@ class FileSpec(Part):
 
 
 class CoordinateSpec(Part):
-    """Names or values along a dimension, written out or read from a file."""
+    """Names or values along a dimension, written out, numbered or read from a file."""
 
     dim: Dim = Field(description="the dimension that they run along")
     values: list[str | int | float | bool] | None = Field(None, description="the values, written out")
@@ -84,11 +84,14 @@ class CoordinateSpec(Part):
     file: str | None = Field(None, description="the file, by default that of the variable")
     loader: Loader | None = Field(None, description="by default from the file's suffix")
     pattern: str | None = Field(None, description="regular expression; its first group is kept of each text")
+    format: str | None = Field(None, description="numbers from 0 in this format, such as '{:02d}'")
+    map: dict[str, str] | None = Field(None, description="what the file's values stand for")
 
     @model_validator(mode="after")
     def _one_origin(self) -> CoordinateSpec:
-        if (self.values is None) == (self.key is None):
-            raise ValueError("give either values or a key, not both and not neither")
+        if sum(origin is not None for origin in (self.values, self.key, self.format)) != 1:
+            raise ValueError("give either values or a key or a format, one of them and only one")
+        _refuse_constant(self.format, "format")
         return self
 
 
@@ -103,6 +106,7 @@ class Transform(Part):
     )
     stack: dict[Dim, list[Dim]] | None = Field(None, description="run several dims one inside the other as one")
     transpose: list[Dim] | None = Field(None, description="the dims in another order")
+    expand: dict[Dim, str] | None = Field(None, description="a new last dim with one entry of this name")
     one_minus: Literal[True] | None = Field(None, description="1 - value, as from correlation to dissimilarity")
     scale: float | None = Field(None, description="factor on every value")
 
@@ -129,6 +133,15 @@ class SourceSpec(Part):
     )
     dims: list[Dim] | None = Field(None, description="dims as they are in the file, by default those of the variable")
     index: dict[Dim, str] | None = Field(None, description="tidy tables: the column that numbers each dim")
+    number: Dim | None = Field(
+        None, description="tidy tables: rows alike in all of index are numbered along this dim, in their order"
+    )
+    pattern: dict[Dim, str] = Field(
+        {}, description="tidy tables: regular expression whose first group is kept of a dim's names"
+    )
+    columns: dict[Dim, dict[str, str]] = Field(
+        {}, description="tidy tables: for a dim, coordinates and the columns that hold them"
+    )
     stimulus_key: str | None = Field(None, description="where the file holds the ids of its stimulus rows")
     region: dict[str, list[str]] | None = Field(None, description="netCDF: keep rows whose coordinate has these values")
     transforms: list[Transform] = Field([], description="steps on the values, in order")
@@ -152,6 +165,9 @@ class VariableSpec(Part):
     source: SourceSpec
     coords: dict[str, CoordinateSpec] = Field({}, description="names along dims, and further coordinates")
     names: list[str] | None = Field(None, description="names along the first dim, written out")
+    rows: str | None = Field(
+        None, description="label whose values the rows are, where one row stands for all stimuli of a value"
+    )
     citation: str | None = Field(None, description="paper to cite for this variable")
     note: str | None = Field(None, description="what a user must know")
     attrs: dict[str, str | int | float] = Field({}, description="further attributes")
@@ -178,23 +194,42 @@ class LabelSpec(Part):
     file: str | None = Field(None, description="another file that holds it")
     loader: Loader | None = Field(None, description="by default from the file's suffix")
     values: list[str | int | float | bool] | None = Field(None, description="the values, written out")
+    each: int = Field(1, ge=1, description="how many stimuli in a row each of the values stands for")
+    pattern: str | None = Field(None, description="regular expression whose first group of each id is the label")
     of: str | None = Field(None, description="an earlier label that it is derived from")
     map: dict[str, str | int | float | bool] | None = Field(None, description="values of that label to values of this")
     flag: bool = Field(False, description="0 and 1 become false and true")
+    number: bool = Field(False, description="texts of digits become numbers")
 
     @model_validator(mode="after")
     def _one_origin(self) -> LabelSpec:
-        if sum(origin is not None for origin in (self.key, self.values, self.of)) != 1:
-            raise ValueError("give exactly one of key, values and of")
+        if sum(origin is not None for origin in (self.key, self.values, self.of, self.pattern)) != 1:
+            raise ValueError("give exactly one of key, values, of and pattern")
+        if self.each > 1 and self.values is None:
+            raise ValueError("each says how many stimuli each of the values stands for, so it goes with values")
         if (self.of is None) != (self.map is None):
             raise ValueError("of and map belong together")
         return self
 
 
+def _refuse_constant(text: str | None, key: str) -> None:
+    """A format for row numbers must take a number and tell one row from another."""
+    if text is None:
+        return
+    try:
+        distinct = text.format(1) != text.format(2)
+    except (ValueError, IndexError, KeyError, AttributeError) as error:
+        raise ValueError(f"{key} is no format for a row number, such as '{{:02d}}': {error}") from None
+    if not distinct:
+        raise ValueError(f"{key} is the same for every row; write a format such as '{{:02d}}'")
+
+
 class StimuliSpec(Part):
     """The stimuli: where they are, their ids, their order, their labels."""
 
-    source: Literal["folder", "zip", "array", "table", "drawn", "package"] = Field(description="what kind of source")
+    source: Literal["folder", "zip", "array", "table", "drawn", "package", "conditions"] = Field(
+        description="what kind of source; conditions have ids and labels and no pictures"
+    )
     file: str | None = Field(None, description="name of the file among the spec's files")
     folder: InsidePath | None = Field(None, description="a folder of pictures (source folder), or a table's root")
     pattern: str = Field("**/*", description="which files of a folder or zip")
@@ -212,20 +247,20 @@ class StimuliSpec(Part):
 
     @model_validator(mode="after")
     def _complete(self) -> StimuliSpec:
-        needed = {"folder": "folder", "zip": "file", "array": "file", "table": "file"}.get(self.source, "function")
+        places = {"folder": "folder", "zip": "file", "array": "file", "table": "file", "conditions": "ids"}
+        needed = places.get(self.source, "function")
         if getattr(self, needed) is None:
             raise ValueError(f"stimuli of source {self.source!r} need the key {needed!r}")
         if self.by_hand is not None and self.source != "folder":
             raise ValueError("by_hand under stimuli goes with the source folder; files have a by_hand of their own")
         if self.folder_label is not None and self.source not in ("folder", "zip"):
             raise ValueError(f"stimuli of source {self.source!r} have no folders to become a label (folder_label)")
+        if self.source == "conditions":
+            ids = self.ids if isinstance(self.ids, list) else []
+            if not ids or len(set(ids)) < len(ids):
+                raise ValueError("stimuli of source 'conditions' need a list of distinct ids")
         if isinstance(self.ids, str):
-            try:
-                distinct = self.ids.format(1) != self.ids.format(2)
-            except (ValueError, IndexError, KeyError) as error:
-                raise ValueError(f"ids is no format for a row number, such as '{{:02d}}': {error}") from None
-            if not distinct:
-                raise ValueError("ids is the same for every row; write a format such as '{:02d}'")
+            _refuse_constant(self.ids, "ids")
         return self
 
 
@@ -246,6 +281,7 @@ class Spec(Part):
     licence: str = Field(description="terms of use, in words")
     citation: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1, description="what to cite")
     homepage: str | None = Field(None, pattern="^https?://", description="where people read about it")
+    folder: InsidePath | None = Field(None, description="folder of the files, by default called as the data set")
     files: dict[str, FileSpec] = Field({}, description="files by a short name")
     stimuli: StimuliSpec
     variables: dict[str, VariableSpec] = Field({}, description="what was measured, by name")

@@ -128,18 +128,38 @@ def _from_tidy(path: Path, source: SourceSpec, what: str) -> Named:
     """Values from a table with one row a value and a column for each dim."""
     frame = read_table(path)
     columns = [str(column) for column in frame.columns]
-    index = source.index or {}
-    for column in (*index.values(), *(source.key or [])):
+    index = dict(source.index or {})
+    along = {dim: coords for dim, coords in source.columns.items() if dim in index}
+    if len(along) < len(source.columns):
+        raise DataError(f"{what}: columns go along the dims of index: {', '.join(index)}")
+    for column in (
+        *index.values(),
+        *(source.key or []),
+        *(column for coords in along.values() for column in coords.values()),
+    ):
         if column not in columns:
             raise DataError(f"{what}: {path} has no column {column!r}; {nearest(column, columns)}")
     if not source.key or len(source.key) != 1:
         raise DataError(f"{what}: a tidy table needs one key, the column of values")
-    levels, places = [], []
+    levels: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    dims = {column: dim for dim, column in index.items()}
     for column in index.values():
         texts = frame[column].astype(str).to_numpy().astype(np.str_)
+        if dims[column] in source.pattern:
+            texts = np.array([_matched(source.pattern[dims[column]], text, f"{what}, {column!r}") for text in texts])
         seen: dict[str, int] = {}
         places.append(np.array([seen.setdefault(text, len(seen)) for text in texts.tolist()], dtype=np.int64))
         levels.append(np.array(list(seen), dtype=np.str_))
+    coords = {str(dim): (str(dim), level) for dim, level in zip(index, levels, strict=True)}
+    for place, (dim, level) in zip(places, zip(index, levels, strict=True), strict=True):
+        for name, column in along.get(dim, {}).items():
+            coords[name] = (str(dim), _one_for_each(frame[column].to_numpy(), place, level, f"{what}, {column!r}"))
+    if source.number is not None:
+        repetition = frame.groupby(list(index.values()), sort=False, dropna=False).cumcount().to_numpy(np.int64)
+        index[source.number] = ""
+        places.append(repetition)
+        levels.append(np.arange(repetition.max(initial=-1) + 1))
     shape = tuple(len(level) for level in levels)
     flat = np.ravel_multi_index(tuple(places), shape)
     if len(np.unique(flat)) < len(flat):
@@ -155,8 +175,19 @@ def _from_tidy(path: Path, source: SourceSpec, what: str) -> Named:
         values = np.full(int(np.prod(shape)), "", dtype=object)
         values[flat] = column_values
         values = np.array([item if isinstance(item, str) else "" for item in values], dtype=np.str_)
-    coords = {str(dim): (str(dim), level) for dim, level in zip(index, levels, strict=True)}
     return Named(values.reshape(shape), tuple(index), coords)
+
+
+def _one_for_each(column: np.ndarray, place: np.ndarray, level: np.ndarray, what: str) -> np.ndarray:
+    """The value that a column has in all rows of each entry along a dim."""
+    first = np.unique(place, return_index=True)[1]
+    values = column[first]
+    differ = np.flatnonzero(column != values[place])
+    if len(differ):
+        raise DataError(
+            f"{what}: it has several values for {str(level[place[differ[0]]])!r}, so it does not go along it"
+        )
+    return values.astype(np.str_) if values.dtype == object else values
 
 
 def _from_assembly(path: Path, source: SourceSpec) -> Named:
@@ -173,8 +204,11 @@ def _with_coord(
     named: Named, name: str, coord: CoordinateSpec, spec: Spec, source: SourceSpec, folder: Path, what: str
 ) -> Named:
     """Add a coordinate that the spec declares."""
+    size = named.values.shape[named.axis(coord.dim, what)]
     if coord.values is not None:
         values = np.array(coord.values)
+    elif coord.format is not None:
+        values = np.array([coord.format.format(i) for i in range(size)])
     else:
         file = spec.files[coord.file or source.file or ""]
         values = np.ravel(read_array(folder / file.path, loader_for(file.path, coord.loader), coord.key))
@@ -182,7 +216,12 @@ def _with_coord(
         values = np.array(
             [_matched(coord.pattern, text, f"{what}, coordinate {name!r}") for text in values.astype(str)]
         )
-    size = named.values.shape[named.axis(coord.dim, what)]
+    if coord.map is not None:
+        texts = values.astype(str).tolist()
+        lacking = sorted(set(texts) - set(coord.map))
+        if lacking:
+            raise DataError(f"{what}: the map of the coordinate {name!r} lacks {lacking[0]!r}")
+        values = np.array([coord.map[text] for text in texts])
     if len(values) != size:
         raise DataError(f"{what}: the coordinate {name!r} has {len(values)} values for {size} along {coord.dim!r}")
     return replace(named, coords={**named.coords, name: (coord.dim, values)})
@@ -303,6 +342,15 @@ def _transpose(named: Named, step: Transform, what: str) -> Named:
     return Named(named.values.transpose(*(named.dims.index(dim) for dim in order)), tuple(order), named.coords)
 
 
+def _expand(named: Named, step: Transform, what: str) -> Named:
+    for dim, name in (step.expand or {}).items():
+        if dim in named.dims:
+            raise DataError(f"{what}: expand: {dim!r} is already a dim of {named.dims}")
+        coords = {**named.coords, dim: (dim, np.array([name]))}
+        named = Named(named.values[..., None], (*named.dims, dim), coords)
+    return named
+
+
 def _one_minus(named: Named, step: Transform, what: str) -> Named:
     return replace(named, values=1.0 - named.values)
 
@@ -318,6 +366,7 @@ _TRANSFORMS: dict[str, Callable[[Named, Transform, str], Named]] = {
     "average": _average,
     "stack": _stack,
     "transpose": _transpose,
+    "expand": _expand,
     "one_minus": _one_minus,
     "scale": _scale,
 }
