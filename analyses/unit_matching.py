@@ -117,10 +117,11 @@ def match_units(
         below the floor); ``stability`` and ``channel_stability``, share of pairs of folds that chose the same unit and
         channel; ``p_value`` (one-sided permutation test of ``r_mean``) and ``p_corrected`` (false discovery rate over
         the neurons of the layer); ``null_mean`` and ``null_99``, mean and 99th percentile of the null.
-        By layer: ``median`` of ``r_mean`` over neurons, ``p_median`` against the null's medians, ``share_beyond`` of
-        neurons above their ``null_99``. ``null_median`` by permutation and layer. By neuron and fold: ``best_layer``,
-        the number of the layer with the highest training correlation, and ``r_best_layer``, held out. With
-        ``assignment="mutual"``, ``r`` is NaN for pairs that are not mutual, and p-values are those of the best match.
+        By layer: ``median_r``, the median of ``r_mean`` over neurons, ``p_median`` against the null's medians,
+        ``share_beyond`` of neurons above their ``null_99``. ``null_median`` by permutation and layer. By neuron and
+        fold: ``best_layer``, the number of the layer with the highest training correlation, and ``r_best_layer``, held
+        out. With ``assignment="mutual"``, ``r`` is NaN for pairs that are not mutual, and p-values are those of the
+        best match.
 
     Raises
     ------
@@ -295,7 +296,7 @@ _WORDS = {
     "p_corrected": "p, false discovery rate over the neurons of the layer",
     "null_mean": "mean of the null",
     "null_99": "99th percentile of the null",
-    "median": "median over neurons of the held-out correlation",
+    "median_r": "median over neurons of the held-out correlation",
     "p_median": "p of the median, one-sided permutation test",
     "share_beyond": "share of neurons above the 99th percentile of their null",
     "null_median": "median over neurons, permuted",
@@ -328,10 +329,10 @@ def _result(
     data["null_mean"] = (flat, null.mean(axis=0) if len(null) else empty)
     data["null_99"] = (flat, np.quantile(null, 0.99, axis=0) if len(null) else empty.copy())
     known = np.isfinite(r)
-    data["median"] = (("layer",), np.array([_median(r[:, k]) for k in range(r.shape[1])]))
+    data["median_r"] = (("layer",), np.array([_median(r[:, k]) for k in range(r.shape[1])]))
     medians = np.stack([np.median(null[:, known[:, k], k], axis=1) for k in range(r.shape[1])], axis=-1)
     data["null_median"] = (("permutation", "layer"), medians)
-    data["p_median"] = (("layer",), permutation_p(data["median"][1], medians))
+    data["p_median"] = (("layer",), permutation_p(data["median_r"][1], medians))
     beyond = np.where(known, r > data["null_99"][1], np.nan)
     shares = [np.nan if not (len(null) and known[:, k].any()) else np.nanmean(beyond[:, k]) for k in range(r.shape[1])]
     data["share_beyond"] = (("layer",), np.array(shares))

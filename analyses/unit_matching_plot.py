@@ -89,7 +89,7 @@ def _profile(axes: Axes, result: xr.Dataset, names: list[str]) -> None:
             )
     axes.axhline(0, color=plotting.SOFT, linewidth=0.8, zorder=1)
     marker: dict[str, Any] = {"markersize": 5.5, "zorder": 4}
-    axes.plot(x, result["median"].values, "o-", color=plotting.COLOURS[0], label="median over neurons", **marker)
+    axes.plot(x, result["median_r"].values, "o-", color=plotting.COLOURS[0], label="median over neurons", **marker)
     if "r_corrected" in result:
         over = [np.median(column[np.isfinite(column)]) for column in result["r_corrected"].values.T]
         axes.plot(x, over, "s--", color=plotting.COLOURS[1], label="median of r / √reliability", **marker)
@@ -104,7 +104,7 @@ def _profile(axes: Axes, result: xr.Dataset, names: list[str]) -> None:
 
 def _top(result: xr.Dataset) -> int:
     """The layer with the highest median."""
-    return int(np.nanargmax(result["median"].values))
+    return int(np.nanargmax(result["median_r"].values))
 
 
 def _histogram(axes: Axes, result: xr.Dataset, names: list[str]) -> None:
@@ -153,7 +153,7 @@ def caption(result: xr.Dataset) -> str:
         f"({_ASSIGNMENTS.get(str(attrs.get('assignment')), 'units')}, chosen by the signed correlation over the "
         f"training stimuli; {attrs.get('splitting', 'crossvalidated')}). Dots are neurons, mean over folds; "
         "the line is their median.",
-        f"Highest at {name}: {short(float(result['median'].values[top]))} (descriptive); "
+        f"Highest at {name}: {short(float(result['median_r'].values[top]))} (descriptive); "
         f"the same unit in {short(100 * float(np.nanmean(result['stability'].values[:, top])), 1)} % "
         "of pairs of folds.",
     ]
@@ -193,7 +193,7 @@ def alt_text(result: xr.Dataset) -> str:
         If it is not a matching result.
     """
     result = _check(result)
-    median, names = result["median"].values, [str(name) for name in result["layer"].values]
+    median, names = result["median_r"].values, [str(name) for name in result["layer"].values]
     top, short = _top(result), plotting.short
     r = result["r_mean"].values[:, top]
     return (

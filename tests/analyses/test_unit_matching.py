@@ -160,7 +160,7 @@ def test_identical_data_match_themselves_and_negated_ones_do_not() -> None:
     np.testing.assert_allclose(same["r"].values, 1, atol=1e-9)
     against = match_units(-x, x, n_permutations=0)
     assert not (against["unit"].values[:, :, 0] == np.arange(30)[:, None]).any()
-    assert float(against["median"].item()) < 0.3
+    assert float(against["median_r"].item()) < 0.3
 
 
 def test_each_permutation_makes_the_match_anew() -> None:
@@ -221,7 +221,7 @@ def test_groups_never_straddle_folds_and_categories_are_level() -> None:
     image = rng.standard_normal((50, 3000)).astype(np.float32)
     neuron = rng.standard_normal((50, 60))
     x, y, copies = np.tile(image, (2, 1)), np.tile(neuron, (2, 1)), np.tile(np.arange(50), 2)
-    leaky, held = (float(match_units(x, y, groups=g, n_permutations=0)["median"][0]) for g in (None, copies))
+    leaky, held = (float(match_units(x, y, groups=g, n_permutations=0)["median_r"][0]) for g in (None, copies))
     assert leaky > 0.2
     assert abs(held) < 0.06
 
@@ -255,7 +255,7 @@ def test_rows_are_aligned_by_id_and_repetitions_averaged() -> None:
     source = xr.DataArray(x, dims=("stimulus", "unit"), coords={"stimulus": ids}, name="fc")
     result = match_units(source, shuffled.transpose("neuron", "stimulus", "repetition"), n_permutations=0)
     assert (result["unit"].values[:, :, 0] == np.arange(3)[:, None]).all()
-    assert float(result["median"].item()) > 0.9
+    assert float(result["median_r"].item()) > 0.9
     assert result.attrs["n_stimuli"] == 35
 
 
@@ -344,7 +344,7 @@ def test_a_constant_neuron_has_no_match_and_leaves_the_others_alone() -> None:
     assert np.isnan(result["r_mean"].values[1, 0])
     assert np.isnan(result["p_value"].values[1, 0])
     assert (result["unit"].values[0] == 0).all()
-    assert np.isfinite(result["median"].item())
+    assert np.isfinite(result["median_r"].item())
 
 
 def test_bad_input_is_refused_with_its_cure() -> None:
@@ -428,7 +428,7 @@ def test_a_result_says_what_it_is_and_is_drawn() -> None:
     figure = unit_matching.plot(result)
     profile, histogram = figure.axes
     line = next(one for one in profile.get_lines() if one.get_label() == "median over neurons")
-    np.testing.assert_allclose(line.get_ydata(), result["median"].values)
+    np.testing.assert_allclose(line.get_ydata(), result["median_r"].values)
     assert sum(patch.get_height() for patch in histogram.patches[:24]) == 12
     assert plotting.svg_bytes(figure).startswith(b"<?xml")
     words = unit_matching.caption(result)
