@@ -91,7 +91,7 @@ def make_selectivity() -> click.Command:
         save_result(result, out, figure)
         if units is not None:
             room = plugins.load("actkit.analyses", "selectivity")
-            _write_units(room.units_of_selectivity(result, prefer, fraction=top), units)
+            write_units(room.units_of_selectivity(result, prefer, fraction=top), units)
 
     selectivity.params += click_options(options_of(selectivity_function))
     return selectivity
@@ -158,7 +158,7 @@ def make_rank() -> click.Command:
         for name in names:
             click.echo(_ranked(result, name))
         if units is not None:
-            _write_units(units_of(result, of or names[0], fraction=fraction), units)
+            write_units(units_of(result, of or names[0], fraction=fraction), units)
 
     rank.params += click_options(rank_units.options_model)
     return rank
@@ -414,8 +414,16 @@ def _ranked(result: xr.Dataset, task: str) -> str:
     return line
 
 
-def _write_units(units: UnitSet, path: Path) -> None:
-    """Write units as YAML, and say how many."""
+def write_units(units: UnitSet, path: Path) -> None:
+    """Write units as YAML, and say how many.
+
+    Parameters
+    ----------
+    units : UnitSet
+        The units.
+    path : Path
+        The file.
+    """
     import yaml
 
     from actkit.results import atomic_write
