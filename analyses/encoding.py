@@ -12,9 +12,10 @@ import numpy as np
 import xarray as xr
 from pydantic import Field, field_validator
 
-from actkit.analyses.encoding_inputs import check_complete, check_folds, deal, recorded_rows, reliability_of
+from actkit.analyses.encoding_folds import check_folds, deal
 from actkit.analyses.encoding_pls import pls
 from actkit.analyses.encoding_ridge import RidgeFit, ridge, scale_of
+from actkit.analyses.neuron_inputs import check_complete, recorded_rows, reliability_of
 from actkit.analyses.neuron_reliability import FLOOR, noise_correct
 from actkit.analyses.source import Layer, choose_layers, label_column, open_source
 from actkit.compute import format_bytes, parse_bytes

@@ -10,9 +10,9 @@ import xarray as xr
 from pydantic import Field
 
 from actkit.analyses.decoding_neurons import NeuronClassifier, classify, standardised
+from actkit.analyses.neuron_inputs import read_responses, recorded_rows
 from actkit.analyses.source import choose_layers, label_column, open_source
 from actkit.analyses.unit_matching_kernel import read_units
-from actkit.analyses.unit_matching_responses import align, read_responses
 from actkit.compute import parse_bytes
 from actkit.errors import InputError
 from actkit.options import Options, with_options
@@ -119,7 +119,7 @@ def transfer(
     if len(np.unique(y)) < 2:
         raise InputError(f"all {len(y)} stimuli are {str(y[0])!r}, so there is nothing to decode; give two classes")
 
-    rows = align([str(value) for value in opened.ids], stimuli)
+    rows = recorded_rows(opened.ids, stimuli)
     count = options.n_permutations
     scores = np.zeros((len(chosen), 3))
     null = np.zeros((2, len(chosen), count))

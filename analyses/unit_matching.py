@@ -15,13 +15,13 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
+from actkit.analyses.neuron_inputs import read_responses, recorded_rows, reliability_of
 from actkit.analyses.selectivity_responses import Layout, open_responses
 from actkit.analyses.source import Layer, choose_layers, label_column
 from actkit.analyses.unit_matching_assignment import one_to_one
 from actkit.analyses.unit_matching_folds import Folds, deal_folds
 from actkit.analyses.unit_matching_kernel import Targets, correlate_columns, match_layer
 from actkit.analyses.unit_matching_nulls import draw_orders, null_targets, null_values, permutation_p
-from actkit.analyses.unit_matching_responses import align, read_responses, reliability_of
 from actkit.analyses.unit_matching_units import units_of_matching
 from actkit.compute import parse_bytes
 from actkit.compute import progress as progress_bar
@@ -128,7 +128,9 @@ def match_units(
     InputError
         If stimuli of the responses are not in the source, responses or activations are NaN or infinite, there are
         fewer stimuli (or groups) than folds, a layer was reduced by projection or PCA and has no units, permutations
-        are asked for a one-to-one assignment, or a neuron is NaN throughout.
+        are asked for a one-to-one assignment.
+    DataError
+        If the recording is not valid, a neuron is NaN throughout, or one lacks the response to a stimulus.
     LayerError
         If a layer does not exist.
 
@@ -144,7 +146,7 @@ def match_units(
     chosen = choose_layers(opened.layers, options.layers)
     _refuse_reduced(source, chosen)
     recorded = read_responses(responses, [str(i) for i in opened.ids])
-    rows = align([str(i) for i in opened.ids], recorded.ids)
+    rows = recorded_rows(opened.ids, recorded.ids)
     columns = {**{key: column[rows] for key, column in opened.labels.items()}, **recorded.columns}
     if groups is None and "group" in recorded.columns:
         groups = "group"

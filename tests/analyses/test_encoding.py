@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 
 from actkit.analyses import encoding_plot
 from actkit.analyses.encoding import encode
-from actkit.analyses.encoding_inputs import deal
+from actkit.analyses.encoding_folds import deal
 from actkit.analyses.encoding_pls import pls
 from actkit.analyses.encoding_ridge import centre, ridge
 from actkit.errors import DataError, InputError, LayerError
@@ -315,7 +315,7 @@ def test_a_constant_layer_and_a_constant_neuron_have_no_score():
 def test_bad_input_is_refused_with_its_cure():
     x, y = planted(n=40)
     good = recording(y)
-    with pytest.raises(InputError, match=r"lacks 1 of 40 recorded stimuli .*'s39'.*give ids="):
+    with pytest.raises(InputError, match=r"1 of 40 recorded stimuli .*'s39'.*give ids="):
         encode(layer(x[:39]), good)
     with pytest.raises(InputError, match=r"40 stimuli leave 2 in one of 16 folds.*use fewer folds"):
         encode(layer(x), good, folds=16)
@@ -348,7 +348,7 @@ def test_bad_input_is_refused_with_its_cure():
     with pytest.raises(InputError, match=r"shape \(3,\)"):
         encode(layer(x), good, reliability=[0.5] * 3)
     twice = xr.concat([layer(x), layer(x).isel(stimulus=[0])], "stimulus")
-    with pytest.raises(InputError, match="id twice"):
+    with pytest.raises(InputError, match="holds stimulus .* twice"):
         encode(twice, good)
 
 

@@ -19,7 +19,7 @@ from actkit.analyses.unit_matching_assignment import one_to_one
 from actkit.analyses.unit_matching_folds import Folds, deal_folds
 from actkit.analyses.unit_matching_kernel import Targets, match_layer, read_units
 from actkit.analyses.unit_matching_nulls import draw_orders, null_targets, null_values
-from actkit.errors import InputError, LayerError, StimulusError
+from actkit.errors import DataError, InputError, LayerError, StimulusError
 from actkit.store import store_from_arrays
 
 Array = np.ndarray[Any, Any]
@@ -367,9 +367,9 @@ def test_bad_input_is_refused_with_its_cure() -> None:
     loud[4, 5] = np.nan
     with pytest.raises(InputError, match="unit 5 holds NaN or infinite"):
         match_units(loud, y, n_permutations=0)
-    with pytest.raises(InputError, match="above 1"):
+    with pytest.raises(InputError, match="neuron '1' is 1.2"):
         match_units(x, y, reliability=[0.5, 1.2])
-    with pytest.raises(InputError, match="shape \\(3,\\) does not fit 2 neurons"):
+    with pytest.raises(InputError, match="shape \\(3,\\), and there are 2 neurons"):
         match_units(x, y, reliability=[0.5, 0.2, 0.3])
     recording = xr.DataArray(
         y, dims=("stimulus", "neuron"), coords={"stimulus": [f"s{i}" for i in range(30)], "neuron": ["a", "b"]}
@@ -378,7 +378,7 @@ def test_bad_input_is_refused_with_its_cure() -> None:
         match_units(x, recording)
     holed = recording.copy()
     holed[3, 1] = np.nan
-    with pytest.raises(InputError, match="neuron 'b' has no response to stimulus 's3'"):
+    with pytest.raises(DataError, match="neuron 'b' has no response to stimulus 's3'"):
         match_units(x, holed, ids=recording["stimulus"].values)
     with pytest.raises(InputError, match="2 time points"):
         match_units(x, recording.expand_dims(time=2))
