@@ -1,4 +1,4 @@
-"""`actkit decode` and `report`, and what every command that writes a result shares."""
+"""`actkit report`, and what every command that writes a result shares."""
 
 # ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
 
@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     import xarray as xr
 
-_STORE = click.argument("store", type=click.Path(path_type=Path))
 QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 
 
@@ -74,36 +73,6 @@ def save_result(result: xr.Dataset, out: Path, figure: Path | None = None) -> No
 
 
 FIGURE = click.option("--figure", type=click.Path(path_type=Path), help="Draw it too, as SVG and PNG of this name.")
-
-
-def make_decode() -> click.Command:
-    """Make the command ``decode``, whose options are those of `actkit.decode`."""
-    from actkit.options import click_options
-    from actkit.study_file import function, options_of
-    from actkit.study_workshop import call_progress
-
-    decode_function = function("decoding")
-
-    @click.command("decode")
-    @_STORE
-    @click.option("--label", required=True, help="The stimulus label to decode.")
-    @out_option("The result, a netCDF file.")
-    @FIGURE
-    @QUIET
-    def decode(store: Path, label: str, out: Path, figure: Path | None, quiet: bool, **values: Any) -> None:
-        """Decode a label of held-out stimuli from every layer.
-
-        \b
-        Example:
-          actkit decode acts.zarr --label animal --out decoding.nc
-        """
-        from actkit.store import open_store
-
-        extra = call_progress(decode_function, False if quiet else None)
-        save_result(decode_function(open_store(store), label, **extra, **given_options(values)), out, figure)
-
-    decode.params += click_options(options_of(decode_function), skip=("label", "labels"))
-    return decode
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`actkit rdm`, `rsa`, `ceiling`, `similarity` and `commonality`: representational geometry from the command line."""
+"""`actkit rdm`, `rsa`, `similarity` and `commonality`: representational geometry from the command line."""
 
 # ruff: noqa: D301 (click reads \b in a docstring: the paragraph keeps its lines)
 
@@ -122,32 +122,6 @@ def make_rsa() -> click.Command:
 
     rsa.params += click_options(options_of(rsa_function))
     return rsa
-
-
-def make_ceiling() -> click.Command:
-    """Make the command ``ceiling``, whose options are those of `actkit.noise_ceiling`."""
-    from actkit.options import click_options
-    from actkit.study_file import function, options_of
-
-    ceiling_function = function("noise_ceiling")
-
-    @click.command("ceiling")
-    @click.argument("data")
-    @out_option("The result, a netCDF file.")
-    @FIGURE
-    def ceiling(data: str, out: Path, figure: Path | None, **values: Any) -> None:
-        """Bound what any model can score with these RDMs of subjects.
-
-        DATA is DATASET:VARIABLE, or a netCDF file of RDMs of subjects.
-
-        \b
-        Example:
-          actkit ceiling kriegeskorte2008_92images:judgements --compare pearson --out ceiling.nc
-        """
-        save_result(ceiling_function(find_rdms(data), **given_options(values)), out, figure)
-
-    ceiling.params += click_options(options_of(ceiling_function))
-    return ceiling
 
 
 def make_similarity() -> click.Command:

@@ -96,7 +96,7 @@ def _run(study: str, out: Path | None, dry_run: bool, quiet: bool, quick: bool =
 
 def _summary(done: StudyRun) -> None:
     """Print the key numbers of a study as a small table."""
-    from actkit.study_report import key_numbers
+    from actkit.study_numbers import key_numbers
 
     lines = key_numbers(done)
     if lines:

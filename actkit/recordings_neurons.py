@@ -1,11 +1,13 @@
 """Recordings of neurons: what they look like, how they are checked, averaged and made from trials.
 
 A recording is an ``xarray.DataArray`` with the dims ``(stimulus, repetition, neuron)``, and ``time`` last where there
-are several time bins. Stimuli that were shown less often than others are padded with NaN along ``repetition``. A
-recording of which only the means are left has no ``repetition``; how many presentations each mean rests on is then the
-coordinate ``n_repetitions`` over ``stimulus`` or ``(stimulus, neuron)``, if it is known at all. The coordinate
-``stimulus`` holds the ids, ``neuron`` the names, and further coordinates over ``stimulus`` hold labels; the one called
-``group`` tells which stimuli must stay on one side of every split (several copies of one image, say).
+are several time bins, whose centres it holds in milliseconds from onset. Stimuli that were shown less often than others
+are padded with NaN along ``repetition``. A recording of which only the means are left has no ``repetition``; how many
+presentations each mean rests on is then the coordinate ``n_repetitions`` over ``stimulus`` or ``(stimulus, neuron)``,
+if it is known at all. Where a row stands for several images (a category, say), ``stimulus`` holds the names of rows
+and ``n_images`` counts the images of each. The coordinate ``stimulus`` holds the ids, ``neuron`` the names, and further
+coordinates over ``stimulus`` hold labels; the one called ``group`` tells which stimuli must stay on one side of every
+split (several copies of one image, say).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actkit.errors import DataError, InputError
-from actkit.recordings_trials import bin_spikes, numbered, pool_stimuli
+from actkit.recordings_trials import bin_spike_times, bin_spikes, numbered, pool_stimuli
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,6 +30,7 @@ RECORDING_DIMS = ("stimulus", "repetition", "neuron", "time")
 __all__ = [
     "RECORDING_DIMS",
     "average",
+    "bin_spike_times",
     "bin_spikes",
     "from_trials",
     "has_repetitions",
@@ -60,7 +63,8 @@ def validate_responses(array: xr.DataArray) -> xr.DataArray:
         not hold real numbers.
     DataError
         If an id or a name occurs twice, a value is infinite, a neuron has no value at all, a stimulus has no
-        presentation at all, a presentation lacks some of its time bins, or ``n_repetitions`` holds no counts.
+        presentation at all, a presentation lacks some of its time bins, or ``n_repetitions`` or ``n_images`` hold no
+        counts.
     """
     import xarray as xr
 
@@ -141,6 +145,10 @@ def _check_presentations(array: xr.DataArray) -> None:
         # Counts may be means over neurons, so they need not be whole.
         if numbers.dtype.kind not in "fiu" or not np.isfinite(numbers).all() or (numbers < 0).any():
             raise DataError("n_repetitions holds numbers of presentations, 0 or more; correct or drop the coordinate")
+    if "n_images" in array.coords:
+        images = array.coords["n_images"]
+        if images.dims != ("stimulus",) or images.dtype.kind not in "iu" or (images.values < 1).any():
+            raise DataError("n_images counts the images that each stimulus stands for, 1 or more; correct or drop it")
 
 
 def has_repetitions(array: xr.DataArray) -> bool:
@@ -283,8 +291,8 @@ def from_trials(
     *,
     stimuli: Sequence[str] | None = None,
     neurons: Sequence[str] | None = None,
-    times: Sequence[float] | None = None,
-    labels: Mapping[str, Sequence[Any]] | None = None,
+    times: npt.ArrayLike | None = None,
+    labels: Mapping[str, npt.ArrayLike] | None = None,
     name: str = "responses",
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataArray:
@@ -300,8 +308,8 @@ def from_trials(
         Ids in the order wanted, by default that of first showing. Trials of other stimuli are left out.
     neurons : sequence of str, optional
         Names, by default ``"0"``, ``"1"``, ...
-    times : sequence of float, optional
-        The time of each bin.
+    times : array_like, optional
+        The centre of each bin in milliseconds from onset.
     labels : mapping, optional
         Further columns over the stimuli, in their order; ``group`` is the one that splits respect.
     name : str
@@ -359,7 +367,7 @@ def from_trials(
     columns: dict[str, Any] = {"stimulus": ids, "neuron": names}
     columns |= {label: ("stimulus", np.asarray(column)) for label, column in (labels or {}).items()}
     if times is not None:
-        columns["time"] = np.asarray(times)
+        columns["time"] = ("time", np.asarray(times), {"units": "ms", "long_name": "time"})
     dims = RECORDING_DIMS[: values.ndim + 1]
     try:
         array = xr.DataArray(padded, dims=dims, coords=columns, name=name, attrs=dict(attrs or {}))

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actkit.errors import InputError
+from actkit.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["bin_spikes", "numbered", "pool_stimuli"]
+__all__ = [
+    "RESERVED",
+    "bin_spike_times",
+    "bin_spikes",
+    "bins_of",
+    "chosen_rows",
+    "id_texts",
+    "label_columns",
+    "listed",
+    "numbered",
+    "pool_stimuli",
+]
+
+RESERVED = frozenset(
+    {"stimulus", "repetition", "neuron", "time", "unit", "channel", "y", "x", "layer", "subject", "model", "fold"}
+    | {"group", "n_repetitions", "n_images"}
+)
+"""Names that mean something in a recording or in what is made of it. A sorter's column ``group`` (good, noise) would
+keep stimuli together in splits, so what a file says of its neurons gets another name: ``neuron_group``."""
+
+# Half the time between two samples at 30 kHz is 17 µs; doubles resolve 0.01 µs in a recording of three years. A spike
+# that lies on the edge of a bin stays on its own side in spite of the rounding of onset + edge.
+_ROUNDING_S = 1e-7
 
 
 def numbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
@@ -36,6 +58,139 @@ def numbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArr
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     return place[inverse], distinct[order]
+
+
+def listed(names: str | Sequence[str] | None) -> list[str]:
+    """One name stands for a list of one.
+
+    Parameters
+    ----------
+    names : str or sequence of str, optional
+        Names, as an option gives them.
+
+    Returns
+    -------
+    list of str
+        The names; empty for None.
+    """
+    return [names] if isinstance(names, str) else [str(name) for name in names or []]
+
+
+def id_texts(values: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """Ids as text, whatever a file keeps them as.
+
+    Parameters
+    ----------
+    values : array_like
+        Texts, bytes or numbers.
+
+    Returns
+    -------
+    ndarray of str
+        Whole numbers without a decimal point, as MATLAB keeps them in doubles; ``""`` for NaN and None.
+
+    Examples
+    --------
+    >>> id_texts([1.0, 2.5, float("nan")]).tolist()
+    ['1', '2.5', '']
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iubU":
+        return array.astype(np.str_)
+    return np.array([_id_text(value) for value in array.ravel().tolist()], dtype=np.str_).reshape(array.shape)
+
+
+def _id_text(value: Any) -> str:
+    """One id as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def chosen_rows(
+    columns: Mapping[str, npt.ArrayLike], where: Mapping[str, Sequence[Any]] | None, what: str, n: int
+) -> npt.NDArray[np.bool_]:
+    """Rows of a table that have the values wanted.
+
+    Parameters
+    ----------
+    columns : mapping of str to array_like
+        Columns by name, each of shape (n,).
+    where : mapping of str to sequence, optional
+        Columns and the values to keep; a row is kept that has one of them in each. Numbers and texts that look alike
+        are the same.
+    what : str
+        What the table is called in messages.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True for rows that are kept.
+
+    Raises
+    ------
+    InputError
+        If there is no such column or no such value (the nearest are named), or no row is left.
+    """
+    mask = np.ones(n, dtype=bool)
+    for name, wanted in (where or {}).items():
+        if name not in columns:
+            raise InputError(f"{what}: there is no column {name!r} to select by; {nearest(name, columns)}")
+        values = [wanted] if isinstance(wanted, str | bytes) or not np.iterable(wanted) else list(wanted)
+        words = id_texts(columns[name])
+        own = np.isin(words, [str(id_texts([value])[0]) for value in values])
+        if not own.any():
+            shown = nearest(str(values[0]) if values else "", dict.fromkeys(words.tolist()))
+            raise InputError(f"{what}: no {name!r} is {' or '.join(map(str, values)) or 'among none'}; {shown}")
+        mask &= own
+    if not mask.any():
+        raise InputError(f"{what}: nothing has all of {dict(where or {})}; ask for less")
+    return mask
+
+
+def label_columns(
+    columns: Mapping[str, npt.ArrayLike], stimulus_of_trial: npt.ArrayLike, what: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Columns over trials as columns over stimuli.
+
+    Parameters
+    ----------
+    columns : mapping of str to array_like
+        A value for each trial.
+    stimulus_of_trial : array_like of str
+        The id of the stimulus of each trial.
+    what : str
+        Where they come from, for the message.
+
+    Returns
+    -------
+    dict of str to ndarray
+        A value for each stimulus, in the order in which stimuli first occur.
+
+    Raises
+    ------
+    DataError
+        If a column has several values for one stimulus.
+    """
+    number, ids = numbered(np.asarray(stimulus_of_trial).astype(str))
+    first = np.unique(number, return_index=True)[1]
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, column in columns.items():
+        values = np.asarray(column)
+        values = id_texts(values) if values.dtype.kind in "OSU" else values
+        kept = values[first]
+        differ = np.flatnonzero((values != kept[number]) & ~((values != values) & (kept != kept)[number]))
+        if len(differ):
+            raise DataError(
+                f"{what}: the column {name!r} has several values for the stimulus {str(ids[number[differ[0]]])!r}, so "
+                "it is no label of stimuli; leave it out of labels"
+            )
+        found[name] = kept
+    return found
 
 
 def bin_spikes(
@@ -97,6 +252,107 @@ def bin_spikes(
             )
         counts[..., i] = spikes[..., first:last].sum(axis=-1, dtype=np.float64)
     return counts
+
+
+def bin_spike_times(
+    times: npt.ArrayLike, onsets: npt.ArrayLike, windows: Sequence[tuple[float, float]]
+) -> npt.NDArray[np.float64]:
+    """Count spikes in windows of time after the onset of each trial.
+
+    Parameters
+    ----------
+    times : array_like, shape (n_spikes,)
+        Times of one neuron's spikes in seconds, none before the one that precedes it.
+    onsets : array_like, shape (n_trials,)
+        Time of each trial's onset in seconds, on the same clock.
+    windows : sequence of (float, float)
+        Start and stop of each window in milliseconds from onset; the start is inside and the stop outside, to a tenth
+        of a microsecond. Windows may overlap, and may start before the onset.
+
+    Returns
+    -------
+    ndarray, shape (n_trials, n_windows)
+        Counts: 0 where there is no spike, also where nothing was recorded; whoever knows when the neuron was observed
+        makes those NaN.
+
+    Raises
+    ------
+    InputError
+        If there is no window, one does not stop after its start, a time or an onset is not finite, or spikes go back in
+        time.
+
+    Examples
+    --------
+    >>> bin_spike_times([0.98, 1.02, 1.07, 2.11], [1.0, 2.0], [(-50, 0), (0, 70), (70, 170)]).tolist()
+    [[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+    """
+    spikes, starts = np.asarray(times, dtype=np.float64), np.asarray(onsets, dtype=np.float64)
+    edges = np.asarray(windows, dtype=np.float64)
+    if spikes.ndim != 1 or starts.ndim != 1 or not (np.isfinite(spikes).all() and np.isfinite(starts).all()):
+        raise InputError(
+            f"spike times {spikes.shape} and onsets {starts.shape} are finite numbers of seconds along one dim; leave "
+            "out what is missing"
+        )
+    if edges.ndim != 2 or edges.shape[1:] != (2,) or not len(edges):
+        raise InputError("there is no window to count in; give [(start, stop)] in ms from onset")
+    empty = np.flatnonzero(~(edges[:, 1] > edges[:, 0]))
+    if len(empty):
+        start, stop = edges[empty[0]]
+        raise InputError(f"the window ({start:g}, {stop:g}) ms holds no time; a window's stop comes after its start")
+    back = np.flatnonzero(np.diff(spikes) < 0)
+    if len(back):
+        at = int(back[0])
+        raise InputError(
+            f"spike times go back from {spikes[at]:g} s to {spikes[at + 1]:g} s at spike {at + 1}; sort them, if the "
+            "clock did not start anew there"
+        )
+    bounds = starts[:, None, None] + edges / 1000 - _ROUNDING_S
+    return np.diff(np.searchsorted(spikes, bounds), axis=-1)[..., 0].astype(np.float64)
+
+
+def bins_of(window: Sequence[float], bin_ms: float | None = None) -> list[tuple[float, float]]:
+    """Cut a window of time into bins.
+
+    Parameters
+    ----------
+    window : (float, float)
+        Start and stop in milliseconds from onset.
+    bin_ms : float, optional
+        Width of a bin in milliseconds; by default the window is one bin.
+
+    Returns
+    -------
+    list of (float, float)
+        Start and stop of each bin, in milliseconds.
+
+    Raises
+    ------
+    InputError
+        If the window is not two finite numbers with the stop after the start, or no whole number of bins fills it.
+
+    Examples
+    --------
+    >>> bins_of((70, 170), 50)
+    [(70.0, 120.0), (120.0, 170.0)]
+    """
+    try:
+        start, stop = (float(edge) for edge in window)
+    except (TypeError, ValueError):
+        raise InputError(f"window is {window!r}; give its start and stop in ms from onset, such as (70, 170)") from None
+    if not (np.isfinite(start) and np.isfinite(stop) and stop > start):
+        raise InputError(
+            f"the window ({start:g}, {stop:g}) ms holds no time; its stop comes after its start, in ms from onset"
+        )
+    if bin_ms is None:
+        return [(start, stop)]
+    number = (stop - start) / bin_ms if bin_ms > 0 else 0.0
+    if round(number) < 1 or abs(number - round(number)) > 1e-6:
+        raise InputError(
+            f"bins of {bin_ms:g} ms do not fill the window ({start:g}, {stop:g}) ms; choose a width that divides its "
+            f"{stop - start:g} ms"
+        )
+    edges = start + bin_ms * np.arange(round(number) + 1)
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
 def pool_stimuli(

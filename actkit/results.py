@@ -222,7 +222,7 @@ def load(path: str | Path) -> xr.Dataset:
 
 
 # Dims along which a table would repeat all its other rows; `to_table(over=…)` asks for one of them.
-_APART = ("draw", "pair", "other_model")
+_APART = ("draw", "pair", "other_model", "shown", "decoded", "permutation", "rotation")
 
 
 def to_table(dataset: xr.Dataset, over: str | None = None) -> pd.DataFrame:

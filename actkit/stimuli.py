@@ -542,6 +542,28 @@ class Stimuli:
             )
         return self._subset([position[identifier] for identifier in wanted], "selected by id")
 
+    def with_ids(self, ids: Iterable[str]) -> Stimuli:
+        """Give the stimuli other ids.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            One a stimulus, in order, no id twice.
+
+        Returns
+        -------
+        Stimuli
+            The same pictures and labels.
+
+        Raises
+        ------
+        StimulusError
+            If an id repeats, is empty, or there are more or fewer than stimuli.
+        """
+        return Stimuli(
+            self._source, list(ids), self.labels, self.name, self.order, _rows=self._rows, _memory=self._memory
+        )
+
     def with_labels(self, **columns: Any) -> Stimuli:
         """Add or replace label columns.
 

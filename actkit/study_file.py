@@ -13,7 +13,18 @@ import yaml
 from actkit import plugins
 from actkit.errors import InputError, nearest
 from actkit.options import Options, parse
+from actkit.study_lesion_matched import LesionMatchedStep
 from actkit.study_networks import lesion_networks, network_settings, read_networks, seen_networks
+from actkit.study_neuron_spec import (
+    NEURON_KINDS,
+    CeilingStep,
+    EncodeStep,
+    MatchStep,
+    TransferStep,
+    read_recordings,
+    refuse_networks,
+    settled_recordings,
+)
 from actkit.study_quick import quick_form
 from actkit.study_spec import (
     AnalysisStep,
@@ -53,8 +64,13 @@ _ANALYSES: dict[str, tuple[type[StepOf], tuple[str, ...]]] = {
     "decoding": (DecodingStep, ("decoding",)),
     "segregation": (SegregationStep, ("segregation",)),
     "feature_visualization": (FeatureVisualizationStep, ("feature_visualization",)),
+    "ceiling": (CeilingStep, ("neuron_reliability",)),
+    "match": (MatchStep, ("unit_matching",)),
+    "encode": (EncodeStep, ("encoding",)),
+    "transfer": (TransferStep, ("matched_transfer",)),
+    "lesion_matched": (LesionMatchedStep, ("lesion_matched",)),
 }
-_OF_RECORDINGS = ("rdm", "rsa", "decoding")
+_OF_RECORDINGS = ("rdm", "rsa", "decoding", "match", "encode", "transfer", "lesion_matched")
 _HEAD = "a study is a mapping that starts with `study: NAME`"
 
 
@@ -191,6 +207,7 @@ def _check(raw: Any, source: str, folder: Path, text: str, quick: bool) -> Study
     observers = {
         str(name): _observers(item, f"{source}, simulate, {name}", head.seed) for name, item in head.simulate.items()
     }
+    recordings = read_recordings(head.recordings, source)
     analyses = tuple(_analysis(item, i, source, head.seed) for i, item in enumerate(head.analyses, 1))
     report = head.report
     if isinstance(report, Mapping):
@@ -217,6 +234,7 @@ def _check(raw: Any, source: str, folder: Path, text: str, quick: bool) -> Study
         source=source,
         folder=folder,
         quick=quick,
+        recordings=recordings,
     )
     return replace(study, analyses=tuple(_chosen(step, study, analyses[:i]) for i, step in enumerate(analyses)))
 
@@ -231,8 +249,16 @@ def _chosen(step: AnalysisStep, study: Study, before: tuple[AnalysisStep, ...]) 
             if name not in known or (key != "networks" and name not in study.groups):
                 among = known if key == "networks" else list(study.groups)
                 raise InputError(f"{step.where}, {key}: there is no network {name!r}; {nearest(name, among)}")
+    if step.kind in NEURON_KINDS:
+        settled_recordings(step.own, study, step.where)
+        twin = getattr(step.own, "controls", {}).get("untrained", {}).get("network")
+        if twin is not None and twin not in {spec.name for spec in study.networks}:
+            among = [spec.name for spec in study.networks]
+            raise InputError(f"{step.where}, controls, untrained: there is no network {twin!r}; {nearest(twin, among)}")
     names = study.members(step.own.networks)
-    if step.kind in _OF_RECORDINGS:
+    if step.kind == "ceiling":
+        refuse_networks(names, step.where)
+    elif step.kind in _OF_RECORDINGS:
         unrecorded = {spec.name for spec in study.networks if not spec.recorded}
         if barred := [name for name in names if name in unrecorded]:
             raise InputError(
@@ -409,5 +435,11 @@ def function(name: str) -> Callable[..., Any]:
     """
     if name == "record":
         return plugins.load("actkit.engines", "record").extract
-    other = {"decoding": "decode", "feature_visualization": "visualize"}
+    other = {
+        "decoding": "decode",
+        "encoding": "encode",
+        "feature_visualization": "visualize",
+        "matched_transfer": "transfer",
+        "unit_matching": "match_units",
+    }
     return getattr(plugins.load("actkit.analyses", name), other.get(name, name))

@@ -20,7 +20,8 @@ from actkit import __version__
 from actkit.compute import progress as progress_bar
 from actkit.errors import ActkitError, InputError, StoreError
 from actkit.results import atomic_write
-from actkit.study_plan import MANIFEST, Plan, Step, output_hash, read_manifest
+from actkit.study_manifest import MANIFEST, output_hash, read_manifest
+from actkit.study_plan import Plan, Step
 from actkit.study_steps import Doing, do
 from actkit.study_workshop import Workshop
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +10,18 @@ from typing import Any, Literal
 import numpy as np
 
 from actkit.compute import format_bytes
-from actkit.errors import ActkitError
 from actkit.options import Options
 from actkit.results import fingerprint
+from actkit.study_lesion_matched import plan_lesion_matched
 from actkit.study_lesion_plan import Lesioned, plan_feature_visualization, plan_seeds, plan_segregation
+from actkit.study_manifest import output_hash, read_manifest
+from actkit.study_neuron_plan import NeuronPlanner
+from actkit.study_neuron_spec import NEURON_KINDS
 from actkit.study_opening import key_of
 from actkit.study_spec import AnalysisStep, NetworkSpec, Study, said_where
 from actkit.study_words import slug, variable_name
 from actkit.study_workshop import Workshop
 
-MANIFEST = "manifest.json"
 # Options that change how long a step takes and how it is shared out, not what comes out.
 _HOW = ("memory", "workers", "overwrite", "resume")
 
@@ -39,7 +39,8 @@ class Step:
         Kind and object: ``"record vgg16"``, ``"rsa judgements"``.
     kind : str
         What is done: stimuli, network, accuracies, record, rdm, rsa, decoding, segregation, segregation_seeds,
-        feature_visualization, figures, report.
+        feature_visualization, ceiling, match, control, encode, transfer, neurons, lesion_matched,
+        figures, report.
     inputs : tuple of str
         Ids of the steps it needs.
     outputs : tuple of str
@@ -125,53 +126,6 @@ def _shortened(numbers: list[str], limit: int = 5) -> list[str]:
     return numbers if len(numbers) <= limit else [*numbers[: limit - 2], "…", numbers[-1]]
 
 
-def read_manifest(out: Path) -> dict[str, Any]:
-    """Read what earlier runs left in a folder.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of a study.
-
-    Returns
-    -------
-    dict
-        Step id to ``{"key", "outputs"}``; empty where there is none, or it cannot be read (all steps then run again).
-    """
-    try:
-        steps = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return steps if isinstance(steps, dict) else {}
-
-
-def output_hash(path: Path) -> str | None:
-    """Hash an output: a file by its bytes, a store by its identity.
-
-    Parameters
-    ----------
-    path : Path
-        A file or a store.
-
-    Returns
-    -------
-    str or None
-        None if it is not there, or the store is incomplete.
-    """
-    if path.is_dir():
-        from actkit.store import open_store
-
-        try:
-            return open_store(path).identity
-        except ActkitError:
-            return None
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
 def make_plan(study: Study, out: Path, progress: bool | None = None) -> tuple[Plan, Workshop]:
     """Lay out the steps of a study and see which are already done.
 
@@ -247,15 +201,21 @@ class Builder:
             "decoding": self._decoding_step,
         }
         lesioned: list[Lesioned] = []
+        neurons = NeuronPlanner(self)
         for analysis in self.study.analyses:
-            if analysis.kind == "segregation":
+            if analysis.kind in NEURON_KINDS:
+                neurons.plan(analysis)
+            elif analysis.kind == "segregation":
                 lesioned.append(plan_segregation(self, analysis))
+            elif analysis.kind == "lesion_matched":
+                plan_lesion_matched(self, analysis)
             elif analysis.kind == "feature_visualization":
                 plan_feature_visualization(self, analysis, lesioned)
             else:
                 makers[analysis.kind](analysis)
         for one in lesioned:
             plan_seeds(self, one)
+        neurons.summarise()
         if self.study.report is not None:
             shown = tuple(step.id for step in self.steps.values() if step.kind != "rdm")
             self.add(

@@ -1,4 +1,4 @@
-"""What a study tells: the key numbers for the terminal, and the sections of its report."""
+"""The sections of a study's report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from actkit.errors import InputError
 from actkit.results import load, to_table
+from actkit.study_lesion_matched import add_matched_findings, imbalance_table, matched_text
 from actkit.study_lesion_report import (
     accuracy_numbers,
     add_accuracies,
@@ -19,15 +20,15 @@ from actkit.study_lesion_report import (
     lesion_text,
     lesion_title,
     read_accuracies,
-    seeds_numbers,
 )
+from actkit.study_neuron_report import add_neuron_findings, neuron_tables, neuron_text, neuron_title
+from actkit.study_numbers import all_numbers, is_simulated, number_table
 from actkit.study_words import selected_words, slug
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from actkit.study import StudyRun
     from actkit.study_plan import Step
     from actkit.study_steps import Doing
 
@@ -40,228 +41,22 @@ _LESION_COLUMNS = (
     "index_above_control", "n_saturated", "n_networks",
 )  # fmt: skip
 # Sections in the order of the report, by what is drawn in them.
-_ORDER = ("segregation_seeds", "segregation", "feature_visualization", "rsa", "decoding", "rdm")
+_ORDER = (
+    "neurons",
+    "lesion_matched",
+    "segregation_seeds",
+    "segregation",
+    "feature_visualization",
+    "rsa",
+    "decoding",
+    "rdm",
+)
 
-
-def is_simulated(result: xr.Dataset) -> bool:
-    """Tell whether a result rests on simulated data.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        A result, or measured RDMs.
-
-    Returns
-    -------
-    bool
-        True if its attributes say so.
-    """
-    return str(result.attrs.get("simulated", 0)).lower() in ("1", "true", "yes")
-
-
-def rsa_numbers(result: xr.Dataset) -> list[dict[str, str]]:
-    """Find the numbers of a comparison that a reader asks for first.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        What `actkit.rsa` returned.
-
-    Returns
-    -------
-    list of dict
-        Rows with ``data``, ``what``, ``value``, ``note``: the ceilings, the best layer of each network, the best
-        model and the best control.
-    """
-    data = str(result.attrs.get("data", "data")) + (" (simulated)" if is_simulated(result) else "")
-    rows = []
-    low, high = float(result["ceiling_lower"]), float(result["ceiling_upper"])
-    if np.isfinite(low) and np.isfinite(high):
-        rows.append(
-            {
-                "what": "noise ceiling",
-                "value": f"{low:.3f} to {high:.3f}",
-                "note": f"{result.attrs['n_subjects']} subjects",
-            }
-        )
-    else:
-        rows.append(
-            {"what": "noise ceiling", "value": "none", "note": "one subject: agreement between subjects is unknown"}
-        )
-    kinds, networks = result["kind"].values.astype(str), result["network"].values.astype(str)
-    groups = [("layer", name) for name in dict.fromkeys(networks[kinds == "layer"])] + [("model", ""), ("control", "")]
-    for kind, network in groups:
-        chosen = np.flatnonzero((kinds == kind) & ((networks == network) if network else True))
-        means = result["mean"].values[chosen]
-        if len(chosen) == 0 or np.isnan(means).all():
-            continue
-        best = int(chosen[int(np.nanargmax(means))])
-        label = str(result["layer" if kind == "layer" else "model"].values[best])
-        rows.append(
-            {
-                "what": f"best layer of {network}" if kind == "layer" else f"best {kind}",
-                "value": f"{float(result['mean'][best]):.3f} ± {float(result['error'][best]):.3f}",
-                "note": f"{label}, {p_words(float(result['p_value'][best]))}",
-            }
-        )
-    return [{"data": data, **row} for row in rows]
-
-
-def p_words(p: float) -> str:
-    """Write a p-value.
-
-    Parameters
-    ----------
-    p : float
-        NaN if there was no test.
-
-    Returns
-    -------
-    str
-        ``"p = .012"``, ``"p < .001"``, or ``"not tested"``.
-    """
-    if not np.isfinite(p):
-        return "not tested"
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
-
-
-def decoding_numbers(result: xr.Dataset) -> dict[str, str]:
-    """Find the numbers of a decoding that a reader asks for first.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        What `actkit.decode` returned.
-
-    Returns
-    -------
-    dict
-        ``data``, ``what``, ``value``, ``note``.
-    """
-    best = int(np.argmax(result["accuracy"].values))
-    accuracy, chance = float(result["accuracy"][best]), float(result["chance"])
-    return {
-        "data": f"decoding of {result.attrs['label']}",
-        "what": f"best layer of {result.attrs['network']}",
-        "value": f"{accuracy:.1%}",
-        "note": f"{result['layer'].values[best]}, chance {chance:.1%}, {result.attrs['n_held_out']} held-out stimuli",
-    }
-
-
-def all_numbers(
-    results: dict[str, xr.Dataset], groups: Mapping[str, Sequence[str]] | None = None
-) -> list[dict[str, str]]:
-    """Gather the key numbers of several results.
-
-    Parameters
-    ----------
-    results : dict of str to xarray.Dataset
-        Results by step.
-    groups : mapping of str to sequence of str, optional
-        Networks that differ in their seed alone, by the name they share; their decodings make one row.
-
-    Returns
-    -------
-    list of dict
-        Rows of one table: segregation first, since it has the fewest.
-    """
-    rows: list[dict[str, str]] = []
-    owner = {name: group for group, names in (groups or {}).items() for name in names if len(names) > 1}
-    decoded: dict[tuple[str, str], list[xr.Dataset]] = {}
-    for result in results.values():
-        analysis = result.attrs.get("analysis")
-        if analysis == "rsa":
-            rows += rsa_numbers(result)
-        elif analysis == "segregation_seeds":
-            rows = [*seeds_numbers(result), *rows]
-        elif analysis == "decoding":
-            name = str(result.attrs["network"])
-            decoded.setdefault((str(result.attrs["label"]), owner.get(name, name)), []).append(result)
-    for (_, group), some in decoded.items():
-        rows.append(decoding_numbers(some[0]) if len(some) == 1 else group_numbers(group, some))
-    return rows
-
-
-def group_numbers(group: str, results: Sequence[xr.Dataset]) -> dict[str, str]:
-    """Find the number of a decoding from several networks that differ in their seed.
-
-    Parameters
-    ----------
-    group : str
-        The name they share.
-    results : sequence of xarray.Dataset
-        What `actkit.decode` returned for each, with the same layers.
-
-    Returns
-    -------
-    dict
-        ``data``, ``what``, ``value``, ``note``: mean and range at the layer of the highest mean.
-    """
-    values = np.array([result["accuracy"].values for result in results])
-    best = int(np.argmax(values.mean(axis=0)))
-    at = values[:, best]
-    first = results[0]
-    return {
-        "data": f"decoding of {first.attrs['label']}",
-        "what": f"best layer of {group}",
-        "value": f"{at.mean():.1%} ({at.min():.1%} to {at.max():.1%})",
-        "note": f"{first['layer'].values[best]}, chance {float(first['chance']):.1%}, mean (range) of {len(at)} "
-        "networks",
-    }
-
-
-def key_numbers(done: StudyRun) -> list[str]:
-    """Lay out the key numbers of a study for the terminal.
-
-    Parameters
-    ----------
-    done : StudyRun
-        A finished run.
-
-    Returns
-    -------
-    list of str
-        Lines of a table; empty if the study compares nothing.
-    """
-    results = {
-        step.id: load(done.out / step.outputs[0])
-        for step in done.plan.steps
-        if step.kind in ("rsa", "decoding", "segregation_seeds")
-    }
-    rows = all_numbers(results, done.plan.study.groups)
-    table = read_accuracies(done.out, done.plan)
-    if table is not None:
-        rows += accuracy_numbers(table)
-    if not rows:
-        return []
-    keys = ("data", "what", "value", "note")
-    widths = {key: max(len(row[key]) for row in rows) for key in keys}
-    lines, last = [], None
-    for row in rows:
-        shown = {**row, "data": row["data"] if row["data"] != last else ""}
-        last = row["data"]
-        lines.append("  ".join(shown[key].ljust(widths[key]) for key in keys).rstrip())
-    return lines
-
-
-def number_table(rows: list[dict[str, str]]) -> pd.DataFrame:
-    """Make the key numbers a table for the report.
-
-    Parameters
-    ----------
-    rows : list of dict
-        From :func:`all_numbers`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a number.
-    """
-    import pandas as pd
-
-    return pd.DataFrame(
-        [{"Data": r["data"], "Number": r["what"], "Value": r["value"], "Note": r["note"]} for r in rows]
-    )
+# Kinds of steps whose question stands at the end of the report.
+_SHOWN = (
+    "rsa", "decoding", "segregation_seeds", "segregation", "feature_visualization", "ceiling", "match", "control",
+    "encode", "transfer", "neurons", "lesion_matched",
+)  # fmt: skip
 
 
 def write_report(doing: Doing, step: Step) -> None:
@@ -277,11 +72,7 @@ def write_report(doing: Doing, step: Step) -> None:
     from actkit.report import Report, software_provenance
 
     study, plan = doing.plan.study, doing.plan
-    results = {
-        other.id: load(doing.out / other.outputs[0])
-        for other in plan.steps
-        if other.kind in ("rsa", "decoding", "segregation_seeds", "segregation", "feature_visualization")
-    }
+    results = {other.id: load(doing.out / other.outputs[0]) for other in plan.steps if other.kind in _SHOWN}
     simulated = sorted({str(result.attrs.get("data")) for result in results.values() if is_simulated(result)})
     lead = [study.report.text if study.report is not None and study.report.text else study.description]
     if simulated:
@@ -301,6 +92,8 @@ def write_report(doing: Doing, step: Step) -> None:
     table = read_accuracies(doing.out, plan)
     _add_numbers(report, results, table, study.groups)
     add_findings(report, doing.out, plan)
+    add_neuron_findings(report, doing.out, plan)
+    add_matched_findings(report, doing.out, plan)
     if table is not None:
         add_accuracies(report, table)
     drawn = [other for other in plan.steps if other.kind == "figures"]
@@ -319,7 +112,7 @@ def _add_numbers(
 ) -> None:
     """Add the numbers that a reader asks for first."""
     numbers = all_numbers(results, groups)
-    scored = any(result.attrs.get("analysis") in ("rsa", "decoding") for result in results.values())
+    scored = any(result.attrs.get("analysis") in ("rsa", "decoding", "neuron_summary") for result in results.values())
     segregated = any(result.attrs.get("analysis") == "segregation_seeds" for result in results.values())
     if not numbers:
         return
@@ -327,6 +120,13 @@ def _add_numbers(
         numbers += accuracy_numbers(table)
     text = "The layer with the highest score is named for description: it was chosen on the data that score it."
     caption = "Key numbers: mean ± standard error, p as the figures state."
+    if any(result.attrs.get("analysis") == "neuron_summary" for result in results.values()):
+        caption = (
+            "Key numbers: medians over neurons with 95 % intervals, and the share of neurons above the 99 % point of "
+            "their null."
+        )
+    if any(result.attrs.get("analysis") == "lesion_matched" for result in results.values()):
+        caption = "Key numbers, as the tables and figures below have them."
     if segregated:
         caption = "Key numbers: segregation as mean (t interval over networks); accuracies as mean (range)."
     report.add_section("Key numbers", text if scored else "", tables=[(number_table(numbers), "key_numbers", caption)])
@@ -380,6 +180,10 @@ def _add_figures(report: Any, doing: Doing, step: Step) -> None:
     made = detail.get("results") or ((detail["result"],) if detail["draw"] == "rsa" else ())
     if detail["draw"] in ("segregation", "segregation_seeds"):
         tables.append(_csv(doing, detail["result"]))
+    if detail["draw"] == "neurons":
+        tables += neuron_tables(doing, step)
+    if detail["draw"] == "lesion_matched":
+        tables.append(imbalance_table(doing.result(detail["result"]), step))
     if len(made) > MOST_TABLES:
         tables.append(_joined(doing, step, made))
     else:
@@ -440,6 +244,10 @@ def section_title(step: Step, result: xr.Dataset) -> str:
     kind = step.detail["draw"]
     if (title := lesion_title(step, result)) is not None:
         return title
+    if kind == "neurons":
+        return neuron_title(step)
+    if kind == "lesion_matched":
+        return f"Without matched units: {step.detail['result'].removeprefix('lesion_matched ')}"
     suffix = " (simulated)" if is_simulated(result) else ""
     if kind == "rsa":
         return f"Compared with {result.attrs['data']}{suffix}"
@@ -472,6 +280,10 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
     kind = step.detail["draw"]
     if lesion_title(step, result) is not None:
         return lesion_text(step, doing.plan)
+    if kind == "neurons":
+        return neuron_text(step, doing)
+    if kind == "lesion_matched":
+        return matched_text(step, doing)
     if kind == "decoding":
         missing = int(result.attrs.get("n_without_label", 0))
         first = doing.plan[step.detail["results"][0]].detail

@@ -34,6 +34,12 @@ class StimuliSpec(Options):
     dataset: str | None = Field(None, description="a data set by name")
     path: str | None = Field(None, description="a folder, zip or table, relative to the study file")
     root: str | None = Field(None, description="where the data set's files lie, if not where fetch puts them")
+    prefix: str | None = Field(
+        None,
+        min_length=1,
+        description="put in front of every id, so that sets with like ids can be joined; measured data of the set "
+        "follow",
+    )
     select: dict[str, Any] = Field({}, description="label: value or list of values to keep")
     ids: list[str] = Field([], description="ids to keep, in this order")
     each: int | None = Field(None, gt=0, description="at most this many stimuli, taken evenly over the order")
@@ -80,6 +86,10 @@ class StudyHead(Options):
     record: dict[str, Any] = Field({}, description="recording options")
     models: list[Any] = Field([], description="model RDMs that every comparison includes")
     simulate: dict[str, Any] = Field({}, description="simulated observers by name, to use as data")
+    recordings: dict[str, Any] = Field(
+        {},
+        description="recordings of neurons by name: DATASET:VARIABLE, a variable of the stimuli, or a file",
+    )
     analyses: list[Any] = Field([], description="what to do with the recordings, in order")
     report: Any = Field(True, description="true, false, or title and text")
     quick: dict[str, Any] = Field({}, description="what is other in the quick form (`actkit run STUDY --quick`)")
@@ -182,6 +192,7 @@ class Study:
     source: str
     folder: Path
     quick: bool = False
+    recordings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import xarray as xr
 from actkit.recordings import leading_dim, rdm_dataset, select_stimuli
 from actkit.results import atomic_write, load, save, to_table
 from actkit.study_file import function, said_where
+from actkit.study_lesion_matched import do_lesion_matched
 from actkit.study_lesions import (
     accuracies,
     decodings,
@@ -22,6 +23,7 @@ from actkit.study_lesions import (
     do_seeds,
     do_segregation,
 )
+from actkit.study_neurons import do_ceiling, do_control, do_encode, do_match, do_summary, do_transfer
 from actkit.study_opening import call_progress
 from actkit.study_plan import Plan, Step
 from actkit.study_words import has_value, label_word
@@ -200,7 +202,10 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
     if detail["draw"] == "rsa":
         result = doing.result(detail["result"])
         return [Drawing(stem, result, {"kind": chart}) for stem, chart in zip(stems, detail["charts"], strict=True)]
-    if detail["draw"] == "feature_visualization":
+    if detail["draw"] == "neurons":
+        chosen = zip(stems, detail["drawn"], strict=True)
+        return [Drawing(stem, doing.result(result), dict(options)) for stem, (_, result, options) in chosen]
+    if detail["draw"] in ("feature_visualization", "lesion_matched"):
         return [Drawing(stems[0], doing.result(detail["result"]), {})]
     if detail["draw"] in ("segregation", "segregation_seeds"):
         return lesion_drawings(doing, step, stems)
@@ -349,6 +354,13 @@ _DO: dict[str, Callable[[Doing, Step], None]] = {
     "segregation": do_segregation,
     "segregation_seeds": do_seeds,
     "feature_visualization": do_feature_visualization,
+    "ceiling": do_ceiling,
+    "match": do_match,
+    "control": do_control,
+    "encode": do_encode,
+    "transfer": do_transfer,
+    "neurons": do_summary,
+    "lesion_matched": do_lesion_matched,
     "figures": _figures,
     "report": _report,
 }

@@ -14,6 +14,7 @@ from actkit import plugins
 from actkit.errors import DataError, InputError, nearest
 from actkit.results import fingerprint
 from actkit.study_opening import Opener, call_progress, code_fingerprint, key_of, load_dataset
+from actkit.study_recordings import find_recording, find_variable
 from actkit.study_spec import ModelSpec, NetworkSpec, StimuliSpec, Study, said_where
 from actkit.study_words import grouped, groups_among, has_value, label_word, labelled, readable, variable_name
 
@@ -46,6 +47,7 @@ class Workshop(Opener):
     def __init__(self, study: Study, out: Path, progress: bool | None = None) -> None:
         super().__init__(study, out, progress)
         self._data: dict[str, xr.Dataset] = {}
+        self._recordings: dict[str, xr.DataArray] = {}
         self._sizes: dict[str, int] = {}
 
     # ------------------------------------------------------------ stimuli
@@ -83,7 +85,7 @@ class Workshop(Opener):
             stimuli = stimuli[np.unique(np.linspace(0, len(stimuli) - 1, spec.each).round().astype(int))]
         if len(stimuli) == 0:
             raise InputError("select: no stimulus has all of these labels; loosen one of them")
-        return stimuli
+        return stimuli.with_ids(f"{spec.prefix}{one}" for one in stimuli.ids.tolist()) if spec.prefix else stimuli
 
     def stimuli_key(self) -> str:
         """Hash the stimuli by content, order, ids and labels."""
@@ -215,19 +217,8 @@ class Workshop(Opener):
             return self._simulated(variable)
         if variable.endswith(".nc"):
             found = load(self.study.folder / variable)
-        elif ":" in variable:
-            name, _, variable = variable.partition(":")
-            found = load_dataset(name, None, {})[variable]
         else:
-            sets = [self.dataset(spec) for spec in self.study.stimuli if spec.dataset is not None]
-            holding = [dataset for dataset in sets if variable in dataset.variables]
-            if not holding:
-                known = [*self.study.observers, *(name for dataset in sets for name in dataset.variables)]
-                names = ", ".join(dataset.name for dataset in sets) or "the stimuli (which are a plain folder)"
-                raise DataError(
-                    f"{variable!r} is no variable of {names}" + (f"; {nearest(variable, known)}" if known else "")
-                )
-            found = holding[0][variable]
+            found = find_variable(self, variable)
         there = set(found["stimulus"].values.astype(str).tolist())
         shared = [name for name in self.stimuli.ids.tolist() if name in there]
         if len(shared) < 3:
@@ -235,8 +226,25 @@ class Workshop(Opener):
                 f"{variable!r} and the study's stimuli share {len(shared)} ids, and a comparison needs at least 3; "
                 f"its ids are like {next(iter(there))!r}, the study's like {self.stimuli.ids[0]!r}"
             )
-        title = readable(str(found.attrs.get("name", variable)))
+        title = readable(str(found.attrs.get("name", variable.rpartition(":")[2])))
         return select_stimuli(found, shared).assign_attrs(name=title)
+
+    def recording_of(self, name: str) -> xr.DataArray:
+        """Find a recording of neurons, once.
+
+        Parameters
+        ----------
+        name : str
+            One of the names under ``recordings``.
+
+        Returns
+        -------
+        xarray.DataArray
+            Over those of the study's stimuli that were recorded, in the study's order.
+        """
+        if name not in self._recordings:
+            self._recordings[name] = find_recording(self, name)
+        return self._recordings[name]
 
     def _simulated(self, name: str) -> xr.Dataset:
         """Simulate observers over the stimuli for which all parts of their truth are defined."""

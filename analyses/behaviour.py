@@ -257,8 +257,9 @@ def shape_bias(
     xarray.Dataset
         ``shape_bias`` of all trials together with ``interval_low`` and ``interval_high`` (95 % percentiles over
         bootstrap draws of images); ``by_subject`` (subject) and their mean ``mean_over_subjects``; ``by_category``
-        (category of the shape); ``cue_accuracy``, the share of all conflict trials answered with either class;
-        ``n_shape``, ``n_texture``, ``n_other``, ``n_unanswered``, ``n_without_conflict``.
+        (category of the shape); ``by_subject_and_category`` (subject, category); ``cue_accuracy``, the share of all
+        conflict trials answered with either class; ``n_shape``, ``n_texture``, ``n_other``, ``n_unanswered``,
+        ``n_without_conflict``.
 
     Raises
     ------
@@ -300,6 +301,8 @@ def shape_bias(
         draws[start:stop] = bias(weights @ per_image[0][shown], weights @ per_image[1][shown])
     low, high = percentiles(draws)
     by_subject = bias(*counts(who, len(subjects)))
+    cells = (len(subjects), len(categories))
+    by_both = bias(*(part.reshape(cells) for part in counts(who * cells[1] + kind, cells[0] * cells[1])))
     n_shape, n_texture = int(by_shape.sum()), int(by_texture.sum())
     n_unanswered = int((conflict & ~answered).sum())
     numbers = {
@@ -317,6 +320,7 @@ def shape_bias(
             "by_subject": ("subject", by_subject, _about("shape bias")),
             "mean_over_subjects": ((), float(mean_defined(by_subject[None])[0]), _about("mean shape bias of subjects")),
             "by_category": ("category", bias(*counts(kind, len(categories))), _about("shape bias")),
+            "by_subject_and_category": (("subject", "category"), by_both, _about("shape bias")),
             "cue_accuracy": ((), float((n_shape + n_texture) / conflict.sum()), _about("share answered with a cue")),
             **{name: ((), number, _about("trials")) for name, number in numbers.items()},
         },

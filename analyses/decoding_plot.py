@@ -1,27 +1,26 @@
-"""Figure of decoding: accuracy by layer against chance."""
+"""Figures of decoding: accuracy by layer against chance, across conditions, confusions, and by number of units."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from actkit import plotting
-from actkit.errors import InputError
+from actkit.analyses import decoding_panels
+from actkit.analyses.classifiers import WORDS
+from actkit.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
 ALPHA = 0.05
-_CLASSIFIERS = {
-    "logistic": "logistic regression",
-    "ridge": "ridge classifier",
-    "svm": "linear support vector machine",
-    "nearest_centroid": "nearest class mean",
-}
+Kind = Literal["accuracy", "confusion", "cross", "curve"]
+_NEEDS = {"accuracy": "accuracy", "confusion": "confusion", "cross": "cross", "curve": "curve"}
+_CURE = {"cross": "decode with condition=…", "curve": "decode with sizes=[…]", "confusion": "decode again"}
 _TALL = 3.0  # inches, height of the axes
 
 
@@ -44,13 +43,39 @@ def _results(result: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, xr.Data
     return named
 
 
-def plot(result: xr.Dataset | Mapping[str, xr.Dataset], *, title: str | None = None, **_unused: Any) -> Figure:
-    """Draw the share of held-out stimuli decoded correctly, layer by layer, with chance as a line.
+def _one(result: xr.Dataset, kind: str, layer: str | None) -> int:
+    """The layer of a figure of one layer: the one asked for, or the best; what the figure needs is there."""
+    if kind not in _NEEDS:
+        raise InputError(f"kind is {kind!r}; choose {', '.join(map(repr, _NEEDS))}")
+    if _NEEDS[kind] not in result:
+        raise InputError(f"this decoding has no {_NEEDS[kind]}; {_CURE[kind]}")
+    names = [str(name) for name in result["layer"].values]
+    if layer is None:
+        return int(np.nanargmax(result["accuracy"].values))
+    if layer not in names:
+        raise InputError(f"the decoding has no layer {layer!r}; {nearest(layer, names)}")
+    return names.index(layer)
+
+
+def plot(
+    result: xr.Dataset | Mapping[str, xr.Dataset],
+    *,
+    kind: Kind = "accuracy",
+    layer: str | None = None,
+    title: str | None = None,
+    **_unused: Any,
+) -> Figure:
+    """Draw the share of held-out stimuli decoded correctly, layer by layer, with chance as a line; or details of one.
 
     Parameters
     ----------
     result : xarray.Dataset or mapping of network name to Dataset
         What ``actkit.decode`` returned; several networks are drawn side by side.
+    kind : {"accuracy", "confusion", "cross", "curve"}
+        ``accuracy`` by layer; of one layer of the first network, the ``confusion`` matrix, accuracy by condition
+        trained on and tested (``cross``), or the ``curve`` by number of units.
+    layer : str, optional
+        The layer of the other kinds; the one of the highest accuracy by default.
     title : str, optional
         Headline.
 
@@ -63,11 +88,43 @@ def plot(result: xr.Dataset | Mapping[str, xr.Dataset], *, title: str | None = N
     Raises
     ------
     InputError
-        If it is not a decoding result.
+        If it is not a decoding result, or lacks what the figure shows.
     """
     named = _results(result)
-    with plotting.style():
-        return _draw(named, title)
+    first = next(iter(named.values()))
+    k = _one(first, kind, layer)
+    if kind == "accuracy":
+        with plotting.style():
+            return _draw(named, title)
+    name, classes = str(first["layer"].values[k]), [str(value) for value in first["shown"].values]
+    line = f"{next(iter(named))}, {name}; {int(first.attrs.get('n_held_out', 0))} held-out stimuli"
+    if kind == "confusion":
+        headline = title or f"What is confused: {_label(first)}"
+        return decoding_panels.matrices(_confusions(first, k), classes, classes, headline, line)
+    if kind == "cross":
+        conditions = [str(value) for value in first["train"].values]
+        headline = title or f"Decoding {_label(first)} across {first.attrs.get('condition') or 'conditions'}"
+        return decoding_panels.matrices(
+            {"": first["cross"].values[k]}, conditions, conditions, headline, line, axis=("Trained on", "Tested on"),
+            bar="Share decoded correctly",
+        )  # fmt: skip
+    lines = {"within conditions" if "curve_across" in first else name: first["curve"].values[k]}
+    if "curve_across" in first:
+        lines["across conditions"] = first["curve_across"].values[k]
+    return decoding_panels.curves(
+        lines, first["size"].values, float(first["chance"]), title or f"Decoding {_label(first)} by number of units",
+        f"{line}; bands: standard deviation over {first.sizes['draw']} draws", across="Units",
+        accuracy="Held-out stimuli\ndecoded correctly",
+    )  # fmt: skip
+
+
+def _confusions(result: xr.Dataset, k: int) -> dict[str, np.ndarray]:
+    """Confusion matrices of a layer, within and across conditions where there are some."""
+    values = result["confusion"].values[k]
+    if "train" not in result["confusion"].dims:
+        return {"": values}
+    own = np.eye(len(values), dtype=bool)
+    return {"Within conditions": values[own].mean(axis=0), "Across conditions": values[~own].mean(axis=0)}
 
 
 def _draw(named: dict[str, xr.Dataset], title: str | None) -> Figure:
@@ -182,32 +239,47 @@ def _label(result: xr.Dataset) -> str:
     return str(result.attrs.get("label", "labels")).replace("_", " ")
 
 
-def caption(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> str:
+def caption(
+    result: xr.Dataset | Mapping[str, xr.Dataset], *, kind: Kind = "accuracy", layer: str | None = None, **_unused: Any
+) -> str:
     """Say in sentences what the figure shows: labels, splits, classifier, bands, chance, test.
 
     Parameters
     ----------
     result : xarray.Dataset or mapping of network name to Dataset
         What ``actkit.decode`` returned.
+    kind : {"accuracy", "confusion", "cross", "curve"}
+        Which figure.
+    layer : str, optional
+        The layer of the other kinds.
 
     Returns
     -------
     str
         Plain text.
+
+    Raises
+    ------
+    InputError
+        As for :func:`plot`.
     """
     named = _results(result)
     first = next(iter(named.values()))
+    k = _one(first, kind, layer)
     classes = json.loads(first.attrs.get("classes", "{}"))
-    classifier = _CLASSIFIERS.get(
-        str(first.attrs.get("classifier")), str(first.attrs.get("classifier", "a classifier"))
-    )
+    classifier = WORDS.get(str(first.attrs.get("classifier")), str(first.attrs.get("classifier", "a classifier")))
     text = [
-        f"Share of held-out stimuli whose {_label(first)} ({len(classes)} classes) is decoded correctly, by layer: "
+        f"Share of held-out stimuli whose {_label(first)} ({len(classes)} classes) is decoded correctly, "
+        f"{'by layer' if kind == 'accuracy' else 'at ' + str(first['layer'].values[k])}: "
         f"{classifier}, {first.attrs.get('splitting', 'held-out stimuli')}; units are standardised on training stimuli "
         "alone.",
-        f"Bands are 95 % Wilson intervals over the {int(first.attrs.get('n_held_out', 0))} held-out stimuli.",
-        f"Chance ({plotting.short(float(first['chance']))}, dashed) is the share of the most frequent class.",
     ]
+    chance = decoding_panels.chance_words(float(first["chance"]))
+    ends = f"Chance ({chance}, dashed) is the share of the most frequent class."
+    if kind != "accuracy":
+        return " ".join([*text, *_details(first, kind, k), ends.replace(", dashed", "")])
+    text.append(f"Bands are 95 % Wilson intervals over the {int(first.attrs.get('n_held_out', 0))} held-out stimuli.")
+    text.append(ends)
     test = str(first.attrs.get("test", "none"))
     text.append("No significance was tested." if test == "none" else f"Filled marks: p < .05, hollow: not; {test}.")
     for name, one in named.items():
@@ -217,20 +289,58 @@ def caption(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> st
     return " ".join(text)
 
 
-def alt_text(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> str:
+def _details(result: xr.Dataset, kind: str, k: int) -> list[str]:
+    """What figures of one layer show."""
+    short = plotting.short
+    if kind == "confusion":
+        names = [str(value) for value in result["shown"].values]
+        text = ["Rows are the classes shown, columns the classes decoded; rows add up to 1."]
+        for where, values in _confusions(result, k).items():
+            commonest = decoding_panels.top_confusions(values, names, names)
+            text.append(f"Commonest{' ' + where.lower() if where else ''}: {commonest}.")
+        return text
+    if kind == "cross":
+        p = float(result["p_across"].values[k])
+        words = f"{short(float(result['accuracy'].values[k]))} within conditions"
+        words += f", {short(float(result['across'].values[k]))} across them"
+        if np.isfinite(p):
+            words += f" (p = {short(p, 3)} against classes renamed in each condition, corrected over layers)"
+        return [f"Trained in each condition and tested on the same held-out fold of each: {words}."]
+    ends = f"{int(result['size'].values[0])} to {int(result['size'].values[-1])}"
+    return [f"Random units, {ends}; bands are standard deviations over {result.sizes['draw']} draws."]
+
+
+def alt_text(
+    result: xr.Dataset | Mapping[str, xr.Dataset], *, kind: Kind = "accuracy", layer: str | None = None, **_unused: Any
+) -> str:
     """Describe the figure for a reader who cannot see it.
 
     Parameters
     ----------
     result : xarray.Dataset or mapping of network name to Dataset
         What ``actkit.decode`` returned.
+    kind : {"accuracy", "confusion", "cross", "curve"}
+        Which figure.
+    layer : str, optional
+        The layer of the other kinds.
 
     Returns
     -------
     str
         One or two sentences.
+
+    Raises
+    ------
+    InputError
+        As for :func:`plot`.
     """
     named = _results(result)
+    first = next(iter(named.values()))
+    k = _one(first, kind, layer)
+    if kind != "accuracy":
+        words = {"confusion": "Confusion matrix", "cross": "Matrix of conditions", "curve": "Curve by number of units"}
+        shown = f"{words[kind]} of decoding {_label(first)} at {first['layer'].values[k]}"
+        return f"{shown}. {_details(first, kind, k)[-1]}"
     parts = []
     for name, one in named.items():
         y = one["accuracy"].values

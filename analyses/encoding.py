@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from pydantic import Field, field_validator
 
-from actkit.analyses.encoding_folds import check_folds, deal
-from actkit.analyses.encoding_pls import pls
-from actkit.analyses.encoding_ridge import RidgeFit, ridge, scale_of
-from actkit.analyses.neuron_inputs import check_complete, recorded_rows, reliability_of
-from actkit.analyses.neuron_reliability import FLOOR, noise_correct
-from actkit.analyses.source import Layer, choose_layers, label_column, open_source
-from actkit.compute import format_bytes, parse_bytes
+from actkit.analyses.encoding_gram import layer_gram, same_patterns, warn_copies
+from actkit.analyses.encoding_inference import (
+    Over,
+    median_interval,
+    null_correlations,
+    one_sided_p,
+    resampled_correlations,
+    resampled_median_interval,
+)
+from actkit.analyses.encoding_models import FoldModel
+from actkit.analyses.encoding_recording import Problem, recorded_problem
+from actkit.analyses.encoding_ridge import PENALTIES, ascending, warn_edges
+from actkit.analyses.encoding_scores import about, correlation, mean_of_defined, median_of_defined, score_variables
+from actkit.analyses.neuron_inputs import recorded_rows
+from actkit.analyses.neuron_reliability import FLOOR
+from actkit.analyses.reducer_leak import check_reducer_leak
+from actkit.analyses.source import Layer, choose_layers, open_source
+from actkit.analyses.unit_matching_nulls import draw_orders
 from actkit.compute import progress as progress_bar
-from actkit.errors import InputError
 from actkit.options import Options, with_options
-from actkit.recordings_neurons import average, stimulus_groups
 from actkit.results import describe, fingerprint
+from actkit.statistics import corrected
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Half decades around the mean squared length of a training pattern, which penalties are multiples of.
-_PENALTIES = [float(f"{10.0**k:.6g}") for k in np.arange(-5, 4.25, 0.5)]
-_NEAR = 0.01  # relative difference in error that does not count at the highest penalty; a tenth of it at the lowest
-_MATRICES = 6  # n × n matrices that are in memory together
+_INTERVALS: dict[Over, str] = {
+    "neuron": "neurons, which it generalises to (stimuli and fits as they are)",
+    "stimulus": "held-out stimuli, which it generalises to (neurons and fits as they are)",
+    "both": "neurons and held-out stimuli, which it generalises to (fits as they are)",
+}
+_TEST = (
+    "one-sided permutation test of each neuron's held-out r: whole rows of responses change places among stimuli "
+    "(groups as a whole), {n} permutations beside the observed order; each redoes {what}; folds stay; false discovery "
+    "rate over the neurons of a layer"
+)
+_REDONE = {
+    "ridge": "the choice of penalties in the inner folds and the fit of every outer fold",
+    "pls": "the choice of components, where there is one, and the fit of every outer fold",
+}
 
 
 class EncodingOptions(Options):
@@ -46,15 +65,19 @@ class EncodingOptions(Options):
     )
     folds: int = Field(5, ge=2, description="Parts into which the stimuli are split; each is predicted from the rest.")
     inner_folds: int = Field(
-        5, ge=2, description="Ridge: parts of the training stimuli, over which the penalties are chosen."
+        5, ge=2, description="Parts of the training stimuli, over which penalties or numbers of components are chosen."
     )
     penalties: list[float] = Field(
-        _PENALTIES,
+        PENALTIES,
         min_length=1,
         description="Ridge: penalties to choose from, as multiples of the mean squared length of the centred training "
         "patterns, so that one grid suits layers of any width; a single one is used as it is.",
     )
-    components: int = Field(25, ge=1, description="PLS: number of components.")
+    components: int | list[int] = Field(
+        25,
+        description="PLS: number of components; of several, each fold takes the one with the lowest inner error, as a "
+        "share of each neuron's variance, averaged over neurons: PLS has one number for all neurons.",
+    )
     standardise_neurons: bool = Field(
         False,
         description="PLS: divide each neuron by its standard deviation over the training stimuli, so that loud neurons "
@@ -64,22 +87,46 @@ class EncodingOptions(Options):
         FLOOR, gt=0, le=1, description="Neurons below this reliability are reported and not corrected for noise."
     )
     keep_predictions: bool = Field(False, description="Keep the held-out predictions of every stimulus and neuron.")
+    n_draws: int = Field(1000, ge=0, description="Bootstrap draws of the interval of each layer's median r.")
+    interval_over: Over = Field(
+        "neuron", description="What the interval resamples: neurons, held-out stimuli (without refitting), or both."
+    )
+    n_permutations: int = Field(
+        0,
+        ge=0,
+        description="Permutations of the stimuli for a p-value of each neuron's r, with everything that depends on the "
+        "responses fitted anew; 0: no test.",
+    )
     memory: str = Field("1GB", description="Most memory to use for blocks and products, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds, draws and permutations.")
 
     @field_validator("penalties")
     @classmethod
     def _ascending(cls, values: list[float]) -> list[float]:
-        if not all(0 < value < np.inf for value in values):
-            raise ValueError("penalties are positive and finite")
-        if any(b <= a for a, b in pairwise(values)):
-            raise ValueError("penalties go up, each one once")
-        return values
+        return ascending(values)
+
+    @field_validator("components")
+    @classmethod
+    def _counts(cls, value: int | list[int]) -> int | list[int]:
+        counts = [value] if isinstance(value, int) else sorted(set(value))
+        if not counts or counts[0] < 1:
+            raise ValueError("there is at least one component")
+        return counts if len(counts) > 1 else counts[0]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of components to choose from."""
+        return (self.components,) if isinstance(self.components, int) else tuple(self.components)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether inner folds are needed."""
+        return len(self.penalties if self.model == "ridge" else self.counts) > 1
 
 
 @dataclass
 class _Scores:
-    """What is kept of one layer; arrays over folds and neurons."""
+    """What is kept of one layer; arrays over folds and neurons, the null over permutations and neurons."""
 
     r: np.ndarray
     penalty: np.ndarray
@@ -87,6 +134,7 @@ class _Scores:
     predicted: np.ndarray
     error: np.ndarray
     spread: np.ndarray
+    null: np.ndarray
     low: int = 0
     high: int = 0
 
@@ -133,16 +181,20 @@ def encode(
         over the folds in which it is defined (``r_fold``; NaN where one side does not vary); ``r2``: its square, with
         the sign of r; ``explained_variance``: 1 − squared error / squared deviation from the training mean, summed over
         folds (negative where the mean predicts better); ``penalty`` (layer, fold, neuron) for ridge, ``n_components``
-        (layer, fold) for PLS. With reliability: ``reliability`` and ``ceiling`` √ρ (neuron), ``r_corrected`` = r/√ρ and
-        ``r2_corrected`` = r²/ρ, NaN for neurons below the floor. With ``keep_predictions``: ``predicted`` (layer,
-        stimulus, neuron). The coordinate ``test_fold`` (stimulus) says in which fold a stimulus was held out.
+        (layer, fold) for PLS. ``median_r``, ``median_low``, ``median_high`` (layer): the median over neurons and its
+        95 % bootstrap interval. With permutations: ``p_value``, ``p_corrected`` and ``null_99`` (layer, neuron),
+        ``p_median`` (layer). With reliability: ``reliability`` and ``ceiling`` √ρ (neuron), ``r_corrected`` = r/√ρ,
+        ``r2_corrected`` = r²/ρ and ``explained_variance_corrected``, NaN for neurons below the floor. With
+        ``keep_predictions``: ``predicted`` (layer, stimulus, neuron). The coordinate ``test_fold`` (stimulus) says in
+        which fold a stimulus was held out.
 
     Raises
     ------
     InputError
         If recorded stimuli are missing from the source, there are too few stimuli or groups for the folds, the
-        recording has a time axis, reliabilities do not fit the neurons, activations are NaN or infinite, or the memory
-        is too small.
+        recording has a time axis, reliabilities do not fit the neurons, activations are NaN or infinite, a layer is
+        reduced by principal components of the recorded stimuli, permutations are asked for and no stimulus can change
+        places, or the memory is too small.
     DataError
         If the recording is not valid, or a neuron lacks the response to a stimulus.
     LayerError
@@ -153,250 +205,164 @@ def encode(
     UserWarning
         If the best penalty of a neuron is the lowest or highest of the grid, unless errors have levelled off there: at
         the highest within 1 % of the error of predicting the mean (a neuron that nothing predicts rightly takes it),
-        at the lowest within 0.1 % of the next penalty's. Or if stimuli with the same activations in every layer are in
-        different folds.
+        at the lowest within 0.1 % of the next penalty's. If a fold takes the largest of several numbers of components.
+        Or if stimuli with the same activations in every layer are in different folds.
 
     References
     ----------
     Schrimpf et al. (2020), Integrative benchmarking to advance neurally mechanistic models of human intelligence,
-    Neuron 108 (PLS with 25 components); noise correction: Spearman (1904), Am. J. Psychol. 15.
+    Neuron 108 (PLS with 25 components); noise correction: Spearman (1904), Am. J. Psychol. 15; p-values: Phipson &
+    Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9; intervals: Efron & Tibshirani (1993), An Introduction to the
+    Bootstrap.
     """
-    averaged = average(responses)
-    if "time" in averaged.dims:
-        raise InputError("the recording has a time axis; select a time or average a window, such as .mean('time')")
-    y = averaged.values
-    stimuli = [str(i) for i in averaged["stimulus"].values]
-    neurons = [str(i) for i in averaged["neuron"].values]
-    check_complete(y, stimuli, neurons)
+    inner = options.inner_folds if options.chooses else 0
+    problem = recorded_problem(responses, reliability, groups, options.folds, inner, options.seed)
     opened = open_source(source, ids)
     chosen = choose_layers(opened.layers, options.layers)
-    rows = recorded_rows(opened.ids, stimuli)
-    rho = None if reliability is None else reliability_of(reliability, neurons)
-    if groups is None:
-        by_group = stimulus_groups(averaged)
-    else:
-        columns = {str(k): c.values for k, c in averaged.coords.items() if c.dims == ("stimulus",)}
-        words = label_column(groups, "groups", stimuli, columns)[1]
-        by_group = np.unique(words, return_inverse=True)[1]
-    test_fold = deal(by_group, options.folds, options.seed, 0)
-    inner = options.inner_folds if options.model == "ridge" and len(options.penalties) > 1 else 0
-    check_folds(test_fold, by_group, options.folds, inner)
+    rows = recorded_rows(opened.ids, problem.stimuli)
+    check_reducer_leak(source, [layer.name for layer in chosen], problem.stimuli, "held out in some fold")
+    n = len(problem.y)
+    orders = draw_orders(n, options.n_permutations, None, problem.groups, options.seed)
 
     kept: list[_Scores] = []
-    twins = np.ones((len(y), len(y)), dtype=bool)
+    twins = np.ones((n, n), dtype=bool)
     for layer in progress_bar(chosen, desc="encoding", unit="layer", enabled=progress):
-        gram = _gram(layer, rows, len(opened.ids), stimuli, options)
-        twins &= _same(gram)
-        kept.append(_layer_scores(gram, y, test_fold, by_group, options))
+        gram = layer_gram(layer, rows, len(opened.ids), problem.stimuli, options.memory)
+        twins &= same_patterns(gram)
+        kept.append(_layer_scores(gram, problem, orders, options))
         del gram
-    _warn_edges(kept, options)
-    _warn_twins(twins, test_fold, stimuli)
-    result = _collect(kept, chosen, stimuli, neurons, test_fold, rho, options)
-    n_groups = len(np.unique(by_group))
-    whole = f", {n_groups} groups kept whole" if n_groups < len(y) else ""
+    low, high = sum(scores.low for scores in kept), sum(scores.high for scores in kept)
+    if options.model == "ridge":
+        warn_edges(low, high, sum(s.r.size for s in kept), "layer, fold, neuron", options.penalties, stacklevel=4)
+    elif high:
+        warnings.warn(
+            f"{high} of {len(kept) * options.folds} choices (layer, fold) took the largest number of components, "
+            f"{options.counts[-1]}, so a larger one may be better; widen components=",
+            stacklevel=3,
+        )
+    warn_copies(twins, problem.test_fold, problem.stimuli)
+    test = _TEST.format(n=options.n_permutations, what=_REDONE[options.model]) if options.n_permutations else None
+    interval = f"95 % percentile bootstrap of the median, {options.n_draws} draws of "
     return describe(
-        result,
+        _collect(kept, chosen, problem, options),
         "encoding",
         options,
-        {"source": opened.fingerprint(), "responses": fingerprint(averaged)},
+        {"source": opened.fingerprint(), "responses": fingerprint(problem.averaged)},
         network=str(opened.attrs.get("network", opened.name)),
-        recording=str(averaged.name or averaged.attrs.get("name") or "recording"),
-        region=str(averaged.attrs["region"]) if "region" in averaged.attrs else None,
         model=options.model,
-        splitting=f"{options.folds}-fold crossvalidation over stimuli{whole}",
-        n_stimuli=len(y),
-        n_stimuli_left_out=len(opened.ids) - len(y),
-        n_neurons=len(neurons),
-        n_below_floor=None if rho is None else int((~(rho >= options.reliability_floor)).sum()),
+        **problem.attrs(options.folds, options.reliability_floor),
+        n_stimuli_left_out=len(opened.ids) - n,
+        interval=interval + _INTERVALS[options.interval_over] if options.n_draws else None,
+        test=test,
         seed=options.seed,
     )
 
 
-def _gram(layer: Layer, rows: np.ndarray, n: int, stimuli: list[str], options: EncodingOptions) -> np.ndarray:
-    """Inner products of the stimuli, units centred over all of them (for rounding; folds centre again)."""
-    if layer.n_units < 1:
-        raise InputError(f"layer {layer.name!r} has no units to predict from; leave it out")
-    budget, square, least = parse_bytes(options.memory), 8 * len(rows) ** 2, 8 * n
-    if budget < _MATRICES * square + 4 * least:
-        raise InputError(
-            f"memory={options.memory!r} is too small for {len(rows)} stimuli: products and one block need "
-            f"{format_bytes(_MATRICES * square + 4 * least)}; give at least that much"
-        )
-    gram = np.zeros((len(rows), len(rows)))
-    for block in layer.blocks((budget - 2 * square) // 4):
-        host = block.detach().cpu().double().numpy() if hasattr(block, "detach") else np.asarray(block)
-        values = host[rows].astype(np.float64, copy=False)
-        if not np.isfinite(values).all():
-            bad = stimuli[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
-            raise InputError(
-                f"layer {layer.name!r} holds NaN or infinite activations (stimulus {bad!r}), from which nothing can be "
-                "predicted; record the layer again in float32, or leave these stimuli out"
-            )
-        mean = values.mean(axis=0)
-        values = values - mean
-        # A spread of a few rounding steps is none.
-        values[:, np.abs(values).max(axis=0) <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 0.0
-        gram += values @ values.T
-    return gram
-
-
-def _layer_scores(
-    gram: np.ndarray, y: np.ndarray, test_fold: np.ndarray, groups: np.ndarray, options: EncodingOptions
-) -> _Scores:
-    """Predict every fold from the others, and score."""
-    n_neurons, folds = y.shape[1], options.folds
+def _layer_scores(gram: np.ndarray, problem: Problem, orders: np.ndarray, options: EncodingOptions) -> _Scores:
+    """Predict every fold from the others, and score; then the same with permuted responses."""
+    y, folds = problem.y, options.folds
     scores = _Scores(
-        r=np.full((folds, n_neurons), np.nan),
-        penalty=np.full((folds, n_neurons), np.nan),
+        r=np.full((folds, y.shape[1]), np.nan),
+        penalty=np.full((folds, y.shape[1]), np.nan),
         components=np.zeros(folds, dtype=np.int64),
         predicted=np.empty_like(y),
-        error=np.zeros(n_neurons),
-        spread=np.zeros(n_neurons),
+        error=np.zeros(y.shape[1]),
+        spread=np.zeros(y.shape[1]),
+        null=np.empty((0, y.shape[1])),
     )
-    grid = np.array(options.penalties)
+    null = np.empty((folds, len(orders), y.shape[1]))
     for fold in range(folds):
-        train, test = np.flatnonzero(test_fold != fold), np.flatnonzero(test_fold == fold)
-        scale, mean = scale_of(gram, train), y[train].mean(axis=0)
-        if scale == 0:  # a layer that is constant over the training stimuli predicts the mean
-            predicted = np.tile(mean, (len(test), 1))
-        elif options.model == "ridge":
-            inner: list[np.ndarray] = []
-            if len(grid) > 1:
-                part = deal(groups[train], options.inner_folds, options.seed, fold + 1)
-                inner = [train[part == number] for number in range(options.inner_folds)]
-            fit = ridge(gram, y, train, test, grid * scale, inner)
-            predicted, scores.penalty[fold] = fit.predicted, grid[fit.chosen]
-            low, high = _edges(fit, np.ptp(y[train], axis=0) > 0)
-            scores.low, scores.high = scores.low + low, scores.high + high
-        else:
-            spread = y[train].std(axis=0) if options.standardise_neurons else np.ones(n_neurons)
-            spread[spread == 0] = 1.0
-            answer = pls(gram, y / spread, train, test, options.components)
-            predicted, scores.components[fold] = answer.predicted * spread, answer.n_components
-        scores.predicted[test] = predicted
-        scores.r[fold] = _correlation(predicted, y[test])
-        scores.error += ((y[test] - predicted) ** 2).sum(axis=0)
-        scores.spread += ((y[test] - mean) ** 2).sum(axis=0)
+        train, test = np.flatnonzero(problem.test_fold != fold), np.flatnonzero(problem.test_fold == fold)
+        inner = problem.inner(train, fold, options.inner_folds, options.seed) if options.chooses else []
+        model = FoldModel(
+            gram,
+            train,
+            test,
+            options.model,
+            np.array(options.penalties),
+            options.counts,
+            inner,
+            options.standardise_neurons,
+        )
+        fit = model.fit(y)
+        scores.penalty[fold], scores.components[fold] = fit.penalty, fit.components
+        scores.low, scores.high = scores.low + fit.low, scores.high + fit.high
+        scores.predicted[test] = fit.predicted
+        scores.r[fold] = correlation(fit.predicted, y[test])
+        scores.error += ((y[test] - fit.predicted) ** 2).sum(axis=0)
+        scores.spread += ((y[test] - y[train].mean(axis=0)) ** 2).sum(axis=0)
+        if len(orders):
+            null[fold] = null_correlations(model, y, orders)
+    if len(orders):
+        scores.null = mean_of_defined(null, axis=0)
     return scores
 
 
-def _edges(fit: RidgeFit, varies: np.ndarray) -> tuple[int, int]:
-    """Count neurons at the lowest and at the highest penalty for whom a wider grid may hold a better one."""
-    if len(fit.errors) < 2:
-        return 0, 0
-    # A neuron that nothing predicts wants endless penalty: at the mean's error, more of it changes nothing. With more
-    # units than stimuli, errors level off towards no penalty too.
-    as_mean = np.abs(fit.errors[-1] - fit.baseline) <= _NEAR * fit.baseline
-    level = fit.errors[1] - fit.errors[0] <= 0.1 * _NEAR * fit.errors[1]
-    level &= fit.errors[0] < (1 - _NEAR) * fit.baseline
-    low, high = varies & (fit.chosen == 0) & ~level, varies & (fit.chosen == len(fit.errors) - 1) & ~as_mean
-    return int(low.sum()), int(high.sum())
-
-
-def _correlation(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Pearson correlation of columns; NaN where one of the two does not vary beyond rounding."""
-    norms = []
-    for values in (predicted, observed):
-        centred = values - values.mean(axis=0)
-        norm = np.linalg.norm(centred, axis=0)
-        norm[norm <= 1e-12 * np.sqrt(len(values)) * np.abs(values).max(axis=0)] = np.nan
-        norms.append(centred / norm)
-    return np.clip((norms[0] * norms[1]).sum(axis=0), -1, 1)  # a NaN column sums to NaN
-
-
-def _same(gram: np.ndarray) -> np.ndarray:
-    """Pairs of stimuli whose patterns are equal up to the rounding of single precision."""
-    length = np.diag(gram)
-    total = length[:, None] + length[None, :]
-    return (total - 2 * gram <= 1e-10 * total) | (total <= 1e-14 * max(float(length.mean()), 1e-300))
-
-
-def _warn_edges(kept: Iterable[_Scores], options: EncodingOptions) -> None:
-    """Say when the grid of penalties may have been too narrow."""
-    kept = list(kept)
-    low, high = sum(scores.low for scores in kept), sum(scores.high for scores in kept)
-    if options.model != "ridge" or len(options.penalties) < 2 or not low + high:
-        return
-    fits = sum(scores.r.size for scores in kept)
-    warnings.warn(
-        f"of {fits} choices of a penalty (layer, fold, neuron), {low} took the lowest of the grid "
-        f"({options.penalties[0]:g}) and {high} the highest ({options.penalties[-1]:g}), so better ones may lie "
-        "outside; widen penalties=",
-        stacklevel=4,
-    )
-
-
-def _warn_twins(twins: np.ndarray, test_fold: np.ndarray, stimuli: list[str]) -> None:
-    """Say when copies of a stimulus are on both sides of a split."""
-    across = np.triu(twins & (test_fold[:, None] != test_fold[None, :]), 1)
-    if across.any() and not twins.all():  # all equal: a constant layer, not copies
-        i, j = np.argwhere(across)[0]
-        warnings.warn(
-            f"{int(across.sum())} pairs of stimuli in different folds have the same activations in every layer (the "
-            f"first: {stimuli[i]!r} and {stimuli[j]!r}), so held-out scores are too high if they are copies of one "
-            "image; give groups=, or the coordinate 'group' of the recording",
-            stacklevel=4,
-        )
-
-
-def _collect(
-    kept: list[_Scores],
-    chosen: list[Layer],
-    stimuli: list[str],
-    neurons: list[str],
-    test_fold: np.ndarray,
-    rho: np.ndarray | None,
-    options: EncodingOptions,
-) -> xr.Dataset:
+def _collect(kept: list[_Scores], chosen: list[Layer], problem: Problem, options: EncodingOptions) -> xr.Dataset:
     """Bring the scores of all layers into one Dataset."""
-    r_fold = np.stack([scores.r for scores in kept])
-    defined = np.isfinite(r_fold)
-    count = defined.sum(axis=1)
-    r = np.where(count > 0, np.where(defined, r_fold, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
-    error, spread = (np.stack([getattr(scores, name) for scores in kept]) for name in ("error", "spread"))
-    explained = 1 - error / np.where(spread > 0, spread, np.nan)
-    both, every = ("layer", "neuron"), ("layer", "fold", "neuron")
-    data: dict[str, Any] = {
-        "r": (both, r, _about("held-out correlation, mean over folds")),
-        "r2": (both, r * np.abs(r), _about("squared held-out correlation, with its sign")),
-        "explained_variance": (both, explained, _about("held-out share of variance explained (1 − error / deviation)")),
-        "r_fold": (every, r_fold, _about("held-out correlation in each fold")),
-    }
+    r_fold, error, spread = (np.stack([getattr(scores, name) for scores in kept]) for name in ("r", "error", "spread"))
+    data: dict[str, Any] = dict(
+        score_variables(r_fold, error, spread, problem.rho, options.reliability_floor, ("layer",))
+    )
+    every, r = ("layer", "fold", "neuron"), mean_of_defined(r_fold, axis=1)
     if options.model == "ridge":
         penalty = np.stack([scores.penalty for scores in kept])
-        data["penalty"] = (every, penalty, _about("penalty, multiple of the mean squared length of training patterns"))
+        data["penalty"] = (every, penalty, about("penalty, multiple of the mean squared length of training patterns"))
     else:
         used = np.stack([scores.components for scores in kept])
-        data["n_components"] = (("layer", "fold"), used, _about("components in use"))
-    if rho is not None:
-        floor = options.reliability_floor
-        data |= {
-            "reliability": ("neuron", rho, _about("reliability of the average over repetitions")),
-            "ceiling": ("neuron", np.sqrt(np.clip(rho, 0, None)), _about("highest r of a model without noise, √ρ")),
-            "r_corrected": (both, noise_correct(r, rho, floor=floor), _about("noise-corrected correlation r/√ρ")),
-            "r2_corrected": (
-                both,
-                noise_correct(r, rho, by="r2/rho", floor=floor),
-                _about("noise-corrected squared correlation r²/ρ"),
-            ),
-        }
+        data["n_components"] = (("layer", "fold"), used, about("components in use"))
+    data |= _medians(kept, r, problem, options)
+    if options.n_permutations:
+        data |= _tests(np.stack([scores.null for scores in kept], axis=1), r)
     if options.keep_predictions:
         values = np.stack([scores.predicted for scores in kept])
         data["predicted"] = (("layer", "stimulus", "neuron"), values, {"long_name": "held-out prediction"})
     coords = {
         "layer": [layer.name for layer in chosen],
         "n_units": ("layer", np.array([layer.n_units for layer in chosen])),
-        "neuron": neurons,
+        "neuron": problem.neurons,
         "fold": np.arange(options.folds),
-        "stimulus": stimuli,
-        "test_fold": ("stimulus", test_fold),
+        "stimulus": problem.stimuli,
+        "test_fold": ("stimulus", problem.test_fold),
     }
     return xr.Dataset(data, coords=coords)
 
 
-def _about(long_name: str) -> dict[str, str]:
-    """Attributes of a variable without a physical unit."""
-    return {"long_name": long_name, "units": "1"}
+def _medians(kept: list[_Scores], r: np.ndarray, problem: Problem, options: EncodingOptions) -> dict[str, Any]:
+    """Medians over neurons, with their intervals."""
+    if options.interval_over == "neuron":
+        low, high = median_interval(r, options.n_draws, options.seed)
+    else:
+        ends = []
+        for scores in kept:
+            draws = resampled_correlations(
+                scores.predicted, problem.y, problem.test_fold, problem.groups, options.n_draws, options.seed
+            )
+            ends.append(resampled_median_interval(draws, options.interval_over == "both", options.seed))
+        low, high = np.array(ends).T
+    return {
+        "median_r": (
+            ("layer",),
+            median_of_defined(r, axis=1),
+            about("median over neurons of held-out r"),
+        ),
+        "median_low": (("layer",), low, about("lower end of its 95 % interval")),
+        "median_high": (("layer",), high, about("upper end of its 95 % interval")),
+    }
+
+
+def _tests(null: np.ndarray, r: np.ndarray) -> dict[str, Any]:
+    """P-values from the null ``(permutations, layers, neurons)``."""
+    both, p = ("layer", "neuron"), one_sided_p(r, null)
+    median = one_sided_p(median_of_defined(r, axis=1), median_of_defined(null, axis=2))
+    defined = np.where(np.isnan(null), -np.inf, null)
+    top = np.quantile(defined, 0.99, axis=0, method="higher")
+    return {
+        "p_value": (both, p, about("p, one-sided permutation test of r")),
+        "p_corrected": (both, np.stack([corrected(row, "fdr") for row in p]), about("p, false discovery rate")),
+        "null_99": (both, np.where(np.isfinite(top), top, np.nan), about("99th percentile of the null")),
+        "p_median": (("layer",), median, about("p, one-sided permutation test of the median r")),
+    }
 
 
 def plot(result: xr.Dataset | Mapping[str, xr.Dataset], **settings: Any) -> Figure:

@@ -114,6 +114,8 @@ def _draw(named: dict[str, xr.Dataset], title: str | None) -> Figure:
         if n == 1:
             axes.plot([x[0]] * 2, [lower[0], upper[0]], color=colour, zorder=2)
         axes.plot(x, median, color=colour, marker=marker, markersize=5.5, zorder=4)
+        if "median_low" in one:
+            axes.vlines(x, one["median_low"], one["median_high"], color=colour, linewidth=1.4, zorder=4)
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=5.5))
         best = _best(one)
         words.append(name + (f"  (highest {plotting.short(best[1])} at {best[0]})" if best else "  (no scores)"))
@@ -205,13 +207,21 @@ def caption(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> st
     model = str(first.attrs.get("model", "a linear map"))
     how = _MODELS.get(model, model)
     if model == "pls":
-        how += f", {json.loads(first.attrs.get('options', '{}')).get('components', 'several')} components"
+        counts = json.loads(first.attrs.get("options", "{}")).get("components", "several")
+        if isinstance(counts, list):
+            counts = f"one of {', '.join(map(str, counts))}"
+            how += f", {counts} components, chosen for each fold in the training stimuli"
+        else:
+            how += f", {counts} components"
     text = [
         f"Pearson correlation of predicted with recorded responses of {first.sizes['neuron']} {_subject(first)} over "
         f"held-out stimuli, mean over folds, by layer: {how}; {first.attrs.get('splitting', 'held-out stimuli')}, "
         f"{int(first.attrs.get('n_stimuli', 0))} stimuli.",
-        "Lines are medians, bands quartiles over neurons, without correction for noise. No significance was tested.",
+        "Lines are medians, bands quartiles over neurons, without correction for noise.",
     ]
+    if first.attrs.get("interval") and np.isfinite(first["median_low"]).any():
+        text.append(f"Upright lines: {first.attrs['interval']}.")
+    text.append(_test(named))
     ceiling = next((one for one in named.values() if "ceiling" in one), None)
     if ceiling is not None:
         text.append(
@@ -232,6 +242,22 @@ def caption(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> st
             sentence += f", {plotting.short(corrected)} after correction for noise (r/√ρ{without})"
         text.append(sentence + ".")
     return " ".join(text)
+
+
+def _test(named: dict[str, xr.Dataset]) -> str:
+    """What was tested, and how many neurons passed at the best layer."""
+    tested = {name: one for name, one in named.items() if "p_corrected" in one}
+    if not tested:
+        return "No significance was tested."
+    text = str(next(iter(tested.values())).attrs.get("test", "permutation test"))
+    parts = []
+    for name, one in tested.items():
+        best = _best(one)
+        if best is not None:
+            p = one["p_corrected"].sel(layer=best[0]).values
+            parts.append(f"{int((p < 0.05).sum())} of {int(np.isfinite(p).sum())} neurons at {best[0]} of {name}")
+    passed = f" Corrected p < .05: {'; '.join(parts)}." if parts else ""
+    return f"{text[0].upper()}{text[1:]}.{passed}"
 
 
 def alt_text(result: xr.Dataset | Mapping[str, xr.Dataset], **_unused: Any) -> str:

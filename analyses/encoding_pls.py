@@ -8,6 +8,7 @@ eigenvectors of a neurons × neurons matrix: no inner iteration has to converge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,22 @@ class PLSFit:
 
     predicted: np.ndarray
     n_components: int
+
+
+@dataclass(frozen=True)
+class PLSPath:
+    """Held-out predictions with several numbers of components.
+
+    Attributes
+    ----------
+    predicted : numpy.ndarray
+        ``(n_counts, n_test, n_neurons)``.
+    n_components : numpy.ndarray of int
+        ``(n_counts,)`` components in use.
+    """
+
+    predicted: np.ndarray
+    n_components: np.ndarray
 
 
 def pls(gram: np.ndarray, responses: np.ndarray, train: np.ndarray, test: np.ndarray, components: int) -> PLSFit:
@@ -64,8 +81,34 @@ def pls(gram: np.ndarray, responses: np.ndarray, train: np.ndarray, test: np.nda
     Rännar, Lindgren, Geladi & Wold (1994), A PLS kernel algorithm for data sets with many variables and fewer objects,
     J. Chemometrics 8; Rosipal & Trejo (2001), JMLR 2 (coefficients).
     """
+    path = pls_path(gram, responses, train, test, [components])
+    return PLSFit(path.predicted[0], int(path.n_components[0]))
+
+
+def pls_path(
+    gram: np.ndarray, responses: np.ndarray, train: np.ndarray, test: np.ndarray, counts: Sequence[int]
+) -> PLSPath:
+    """Predict held-out responses by PLS2 with several numbers of components, from one extraction.
+
+    Parameters
+    ----------
+    gram : numpy.ndarray
+        ``(n, n)`` inner products of the stimuli, in float64; any centring of the units.
+    responses : numpy.ndarray
+        ``(n, n_neurons)`` responses.
+    train, test : numpy.ndarray of int
+        Stimuli to learn from, and stimuli held out.
+    counts : sequence of int
+        Numbers of components.
+
+    Returns
+    -------
+    PLSPath
+        For each of the counts what :func:`pls` gives.
+    """
     mean = responses[train].mean(axis=0)
     centred = responses[train] - mean
+    components = max(counts)
     first = centre(gram, train, train)
     left = centred
     if centred.shape[1] > len(train):  # as few columns as the responses have dimensions: PLS ignores rotations of them
@@ -94,11 +137,14 @@ def pls(gram: np.ndarray, responses: np.ndarray, train: np.ndarray, test: np.nda
         left = left - np.outer(score, loading)
         product = product - np.outer(image, loading)
         product -= np.outer(score, score @ product)
-    if done == 0:
-        return PLSFit(np.tile(mean, (len(test), 1)), 0)
-    t, u = scores[:, :done], weights[:, :done]
-    coefficients = u @ np.linalg.solve(t.T @ first @ u, t.T @ centred)
-    return PLSFit(mean + centre(gram, train, test) @ coefficients, done)
+    predicted = np.tile(mean, (len(counts), len(test), 1))
+    used = np.minimum(counts, done)
+    if done:
+        t, u = scores[:, :done], weights[:, :done]
+        inner, right, left_out = t.T @ first @ u, t.T @ centred, centre(gram, train, test) @ u
+        for number, k in enumerate(used.tolist()):
+            predicted[number] += left_out[:, :k] @ np.linalg.solve(inner[:k, :k], right[:k])
+    return PLSPath(predicted, used)
 
 
 def _leading(matrix: np.ndarray) -> tuple[float, np.ndarray]:

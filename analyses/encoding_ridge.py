@@ -8,10 +8,42 @@ matter any more, and the map is the one that ridge regression on the units thems
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
+# Half decades around the mean squared length of a training pattern, which penalties are multiples of.
+PENALTIES = [float(f"{10.0**k:.6g}") for k in np.arange(-5, 4.25, 0.5)]
+# Relative difference in error that does not count at the highest penalty; a tenth of it at the lowest.
+_NEAR = 0.01
+
+
+def ascending(values: list[float]) -> list[float]:
+    """Check a grid of penalties, for options models.
+
+    Parameters
+    ----------
+    values : list of float
+        The grid.
+
+    Returns
+    -------
+    list of float
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive and finite, or they do not go up.
+    """
+    if not all(0 < value < np.inf for value in values):
+        raise ValueError("penalties are positive and finite")
+    if any(b <= a for a, b in pairwise(values)):
+        raise ValueError("penalties go up, each one once")
+    return values
 
 
 @dataclass(frozen=True)
@@ -88,6 +120,7 @@ def ridge(
     test: np.ndarray,
     penalties: np.ndarray,
     inner: Sequence[np.ndarray] = (),
+    basis: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> RidgeFit:
     """Predict held-out responses, each neuron with the penalty that serves it best within the training stimuli.
 
@@ -108,6 +141,8 @@ def ridge(
         Penalties α, positive, in ascending order, as they are added to the eigenvalues.
     inner : sequence of numpy.ndarray of int
         Stimuli of each inner fold, parts of `train` that together are `train`; needed with two penalties or more.
+    basis : tuple of numpy.ndarray, optional
+        What :func:`decompose` gives for the centred products of `train`, where it is known from other responses.
 
     Returns
     -------
@@ -121,15 +156,13 @@ def ridge(
     3.2 (for one case, PRESS: Allen 1974, Technometrics 16).
     """
     mean = responses[train].mean(axis=0)
-    values, vectors = _decompose(centre(gram, train, train))
+    values, vectors = decompose(centre(gram, train, train)) if basis is None else basis
     weights = vectors.T @ (responses[train] - mean)
     baseline = np.full(responses.shape[1], np.nan)
     if len(penalties) > 1:
-        place = np.full(len(gram), -1, dtype=np.int64)
-        place[train] = np.arange(len(train))
-        errors = _left_out_errors(values, vectors, weights, penalties, [place[fold] for fold in inner])
-        baseline = _errors_of_the_mean(responses, train, inner)
-        chosen = len(penalties) - 1 - np.argmin(errors[::-1], axis=0)  # the larger penalty at a tie
+        errors = left_out_errors(values, vectors, weights, penalties, places(train, inner))
+        baseline = errors_of_the_mean(responses, train, inner)
+        chosen = least(errors)
     else:
         errors = np.full((1, responses.shape[1]), np.nan)
         chosen = np.zeros(responses.shape[1], dtype=np.int64)
@@ -137,18 +170,84 @@ def ridge(
     return RidgeFit(mean + centre(gram, train, test) @ coefficients, chosen, errors, baseline)
 
 
-def _decompose(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and eigenvectors of centred products, without the constant direction, which carries the mean."""
+def decompose(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of centred products, without the constant direction, which carries the mean.
+
+    Parameters
+    ----------
+    gram : numpy.ndarray
+        ``(n_train, n_train)`` centred inner products.
+
+    Returns
+    -------
+    values : numpy.ndarray
+        ``(n_train - 1,)``, not negative, ascending.
+    vectors : numpy.ndarray
+        ``(n_train, n_train - 1)``.
+    """
     # Moved above all others, the constant vector is split off exactly; left at 0 it would mix with the null space.
     lifted = gram + 2 * max(float(np.trace(gram)), np.finfo(np.float64).tiny) / len(gram)
     values, vectors = np.linalg.eigh(lifted)
     return np.clip(values[:-1], 0, None), vectors[:, :-1]
 
 
-def _left_out_errors(
+def places(train: np.ndarray, inner: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Where the stimuli of the inner folds stand among the training stimuli.
+
+    Parameters
+    ----------
+    train : numpy.ndarray of int
+        The training stimuli.
+    inner : sequence of numpy.ndarray of int
+        Parts of them.
+
+    Returns
+    -------
+    list of numpy.ndarray of int
+        Positions in `train`, for each part.
+    """
+    place = np.full(int(train.max()) + 1, -1, dtype=np.int64)
+    place[train] = np.arange(len(train))
+    return [place[fold] for fold in inner]
+
+
+def least(errors: np.ndarray) -> np.ndarray:
+    """Choose the penalty with the least error for each neuron, the larger one at a tie.
+
+    Parameters
+    ----------
+    errors : numpy.ndarray
+        ``(n_penalties, n_neurons)``.
+
+    Returns
+    -------
+    numpy.ndarray of int
+        ``(n_neurons,)``.
+    """
+    return len(errors) - 1 - np.argmin(errors[::-1], axis=0)
+
+
+def left_out_errors(
     values: np.ndarray, vectors: np.ndarray, weights: np.ndarray, penalties: np.ndarray, folds: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Mean squared error of every penalty ``(n_penalties, n_neurons)``, over stimuli predicted from other folds."""
+    """Mean squared error of every penalty, over stimuli predicted from other folds.
+
+    Parameters
+    ----------
+    values, vectors : numpy.ndarray
+        What :func:`decompose` gives.
+    weights : numpy.ndarray
+        ``(n_train - 1, n_neurons)`` centred responses in the coordinates of the eigenvectors.
+    penalties : numpy.ndarray
+        Penalties, as they are added to the eigenvalues.
+    folds : sequence of numpy.ndarray of int
+        Positions of the stimuli of each inner fold among the training stimuli.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_penalties, n_neurons)``.
+    """
     errors = np.zeros((len(penalties), weights.shape[1]))
     for fold in folds:
         rows = vectors[fold]
@@ -159,10 +258,85 @@ def _left_out_errors(
     return errors / len(vectors)
 
 
-def _errors_of_the_mean(responses: np.ndarray, train: np.ndarray, inner: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean squared error ``(n_neurons,)`` of predicting each inner fold by the mean of the others."""
+def errors_of_the_mean(responses: np.ndarray, train: np.ndarray, inner: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean squared error of predicting each inner fold by the mean of the others.
+
+    Parameters
+    ----------
+    responses : numpy.ndarray
+        ``(n, n_neurons)`` responses.
+    train : numpy.ndarray of int
+        The training stimuli.
+    inner : sequence of numpy.ndarray of int
+        Parts of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_neurons,)``.
+    """
     total, error = responses[train].sum(axis=0), np.zeros(responses.shape[1])
     for fold in inner:
         rest = (total - responses[fold].sum(axis=0)) / (len(train) - len(fold))
         error += ((responses[fold] - rest) ** 2).sum(axis=0)
     return error / len(train)
+
+
+def at_edges(chosen: np.ndarray, errors: np.ndarray, baseline: np.ndarray, varies: np.ndarray) -> tuple[int, int]:
+    """Count neurons at the lowest and at the highest penalty for whom a wider grid may hold a better one.
+
+    Parameters
+    ----------
+    chosen : numpy.ndarray of int
+        ``(n_neurons,)`` chosen penalties.
+    errors : numpy.ndarray
+        ``(n_penalties, n_neurons)`` inner errors.
+    baseline : numpy.ndarray
+        ``(n_neurons,)`` inner errors of the mean.
+    varies : numpy.ndarray of bool
+        ``(n_neurons,)`` whether the neuron varies over the training stimuli.
+
+    Returns
+    -------
+    tuple of int
+        Neurons at the lowest and at the highest penalty, but for those whose errors have levelled off there.
+    """
+    if len(errors) < 2:
+        return 0, 0
+    # A neuron that nothing predicts wants endless penalty: at the mean's error, more of it changes nothing. Towards no
+    # penalty errors level off too; where the whole grid is too high, a step makes most of the gain on the mean instead.
+    as_mean = np.abs(errors[-1] - baseline) <= _NEAR * baseline
+    step = errors[1] - errors[0]
+    level = (step <= 0.1 * _NEAR * errors[1]) & (step <= 0.1 * (baseline - errors[0]))
+    low, high = varies & (chosen == 0) & ~level, varies & (chosen == len(errors) - 1) & ~as_mean
+    return int(low.sum()), int(high.sum())
+
+
+def warn_edges(low: int, high: int, choices: int, of: str, penalties: Sequence[float], stacklevel: int = 4) -> None:
+    """Say when the grid of penalties may have been too narrow.
+
+    Parameters
+    ----------
+    low, high : int
+        Choices at the lowest and at the highest penalty, as :func:`at_edges` counts them.
+    choices : int
+        All choices.
+    of : str
+        What there is a choice for.
+    penalties : sequence of float
+        The grid.
+    stacklevel : int
+        Calls between the warning and the user's line.
+
+    Warns
+    -----
+    UserWarning
+        If there are any at the edges.
+    """
+    if low + high:
+        warnings.warn(
+            f"of {choices} choices of a penalty ({of}), {low} took the lowest of the grid "
+            f"({penalties[0]:g}) and {high} the highest ({penalties[-1]:g}), so better ones may lie "
+            "outside; widen penalties=",
+            stacklevel=stacklevel,
+        )

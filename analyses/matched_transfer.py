@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from actkit.analyses.decoding_neurons import NeuronClassifier, classify, standardised
+from actkit.analyses.classifiers import ABOUT, PENALTY, Classifier, classify, scaled
+from actkit.analyses.decoding_folds import wilson
 from actkit.analyses.neuron_inputs import read_responses, recorded_rows
-from actkit.analyses.source import choose_layers, label_column, open_source
+from actkit.analyses.source import Layer, choose_layers, label_column, open_source
 from actkit.analyses.unit_matching_kernel import read_units
 from actkit.compute import parse_bytes
 from actkit.errors import InputError
@@ -19,16 +20,28 @@ from actkit.options import Options, with_options
 from actkit.resampling import Stream, generator
 from actkit.results import describe, fingerprint
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TransferOptions", "plot", "transfer", "without_category_means"]
+
+_TESTED = ("transfer", "units", "neurons")
+_CONTROLS = ("labels", "match", "random")
+
 
 class TransferOptions(Options):
     """Options of :func:`transfer`."""
 
     layers: list[str] | None = Field(None, description="Layers of the match to use; all by default.")
-    classifier: NeuronClassifier = Field("svm", description="Linear classifier, as in decode_neurons.")
-    penalty: float = Field(1.0, gt=0, description="Its L2 penalty, as in decode_neurons.")
-    n_permutations: int = Field(99, ge=1, description="Draws of each of the two controls.")
+    classifier: Classifier = Field("svm", description=ABOUT)
+    penalty: float = Field(1.0, gt=0, description=PENALTY)
+    n_permutations: int = Field(99, ge=1, description="Draws of each of the three controls, beside the observed value.")
+    sizes: list[int] | None = Field(
+        None, description="Numbers of neurons, for a curve: each draw takes random ones; no curve by default."
+    )
+    n_draws: int = Field(10, ge=1, description="Draws of neurons for each point of the curve.")
     memory: str = Field("1GB", description="Most memory to use for blocks of units, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**64, description="Seed of the controls.")
+    seed: int = Field(0, ge=0, lt=2**64, description="Seed of controls and draws.")
 
 
 @with_options(TransferOptions)
@@ -48,9 +61,10 @@ def transfer(
     by their own mean and standard deviation over the training stimuli. Neurons without a unit in a fold are left out
     there.
 
-    Two controls: with the training labels permuted, accuracy is at chance unless labels leak; with the match permuted
+    Three controls: with the training labels permuted, accuracy is at chance unless labels leak; with the match permuted
     (neurons take the places of one another's units), it is what remains without a correspondence of single units,
-    such as categories that all units distinguish alike.
+    such as categories that all units distinguish alike; with as many units drawn at random from the rest of the layer,
+    it is what remains without a match.
 
     Parameters
     ----------
@@ -69,10 +83,14 @@ def transfer(
     Returns
     -------
     xarray.Dataset
-        Dims layer and permutation: ``transfer`` (layer), share of held-out stimuli decoded from the neurons by the
-        units' classifier; ``units``, ``neurons``: the same when trained and tested on units, or on neurons (the same in
-        every layer but for neurons left out); ``null_labels``, ``null_match`` (layer, permutation): the controls;
-        ``p_labels``, ``p_match`` (layer): one-sided, the observed value included, uncorrected; ``chance``.
+        ``transfer`` (layer), share of held-out stimuli decoded from the neurons by the units' classifier; ``units``,
+        ``neurons``: the same when trained and tested on units, or on neurons (the same in every layer but for neurons
+        left out). For each of these three (dim tested): ``interval_low``, ``interval_high``, 95 % Wilson intervals over
+        the held-out stimuli; ``balanced``, the mean over classes of the share decoded; ``confusion`` (layer, tested,
+        shown, decoded), shares of the stimuli of a class. ``null_labels``, ``null_match``, ``null_random`` (layer,
+        permutation): transfer under the controls; ``p_labels``, ``p_match``, ``p_random`` (layer): one-sided, the
+        observed value included, uncorrected; ``chance``. With sizes: ``curve`` and ``curve_neurons`` (layer, size,
+        draw), transfer and decoding by neurons with so many of them.
 
     Raises
     ------
@@ -120,43 +138,63 @@ def transfer(
         raise InputError(f"all {len(y)} stimuli are {str(y[0])!r}, so there is nothing to decode; give two classes")
 
     rows = recorded_rows(opened.ids, stimuli)
-    count = options.n_permutations
-    scores = np.zeros((len(chosen), 3))
-    null = np.zeros((2, len(chosen), count))
-    for k, layer in enumerate(chosen):
+    sizes = sorted(set(options.sizes or []))
+    if sizes and (sizes[0] < 1 or sizes[-1] > len(neurons)):
+        bad = sizes[0] if sizes[0] < 1 else sizes[-1]
+        raise InputError(f"sizes holds {bad}, and the match is of {len(neurons)} neurons; give 1 to {len(neurons)}")
+    classes, truth = np.unique(y, return_inverse=True)
+    counts, null, curves = [], [], []
+    for layer in chosen:
         units = match["unit"].sel(layer=layer.name).transpose("neuron", "fold").values
-        activations = read_units(layer, rows, units, parse_bytes(options.memory))  # (neuron, fold, stimulus)
-        for number in np.unique(fold):
-            train, test = fold != number, fold == number
-            kept = units[:, number] >= 0
-            if not kept.any():
-                raise InputError(f"no neuron has a unit of layer {layer.name!r} in fold {int(number)}; leave it out")
-            a = standardised(activations[kept, number].T, train)
-            b = standardised(y_neurons[:, kept], train)
-            part = _Fold(a, b, y, train, test, options, int(number))
-            scores[k] += part.scores()
-            null[:, k] += part.controls(count)
-    scores, null = scores / len(y), null / len(y)
-    p = (1 + (null >= scores[None, :, :1] - 1e-12).sum(axis=2)) / (1 + count)
-    result = xr.Dataset(
-        {
-            "transfer": ("layer", scores[:, 0], _about("share decoded, trained on units and tested on neurons")),
-            "units": ("layer", scores[:, 1], _about("share decoded, trained and tested on units")),
-            "neurons": ("layer", scores[:, 2], _about("share decoded, trained and tested on neurons")),
-            "null_labels": (("layer", "permutation"), null[0], _about("transfer with permuted training labels")),
-            "null_match": (("layer", "permutation"), null[1], _about("transfer with a permuted match")),
-            "p_labels": ("layer", p[0], _about("p against permuted labels (one-sided)")),
-            "p_match": ("layer", p[1], _about("p against permuted matches (one-sided)")),
-            "chance": ((), float(np.unique(y, return_counts=True)[1].max() / len(y)), _about("most frequent class")),
-        },
-        coords={"layer": [layer.name for layer in chosen]},
-    )
+        one = _LayerTransfer(layer, rows, units, y_neurons, truth, fold, options)
+        counts.append(one.confusions())
+        null.append(one.controls())
+        curves.append(one.curve(sizes))
+    confusion = np.stack(counts).astype(np.float64)  # (layer, tested, shown, decoded)
+    scores = np.trace(confusion, axis1=-2, axis2=-1) / len(y)
+    shares = confusion / confusion.sum(axis=-1, keepdims=True)
+    low, high = wilson(scores, len(y))
+    nulls = np.stack(null) / len(y)  # (layer, control, draw)
+    p = (1 + (nulls >= scores[:, :1, None] - 1e-12).sum(axis=2)) / (1 + options.n_permutations)
+    control = ("permuted training labels", "a permuted match", "random units of the layer")
+    each = ("layer", "tested")
+    data: dict[str, Any] = {
+        "transfer": ("layer", scores[:, 0], _about("share decoded, trained on units and tested on neurons")),
+        "units": ("layer", scores[:, 1], _about("share decoded, trained and tested on units")),
+        "neurons": ("layer", scores[:, 2], _about("share decoded, trained and tested on neurons")),
+        "interval_low": (each, low, _about("95 % Wilson interval, lower limit")),
+        "interval_high": (each, high, _about("95 % Wilson interval, upper limit")),
+        "balanced": (each, np.trace(shares, axis1=-2, axis2=-1) / len(classes), _about("mean share over classes")),
+        "confusion": ((*each, "shown", "decoded"), shares, _about("share of the stimuli of a class")),
+        "chance": ((), float(np.bincount(truth).max() / len(y)), _about("most frequent class")),
+    }
+    for k, name_of in enumerate(_CONTROLS):
+        words = f"transfer with {control[k]}"
+        data[f"null_{name_of}"] = (("layer", "permutation"), nulls[:, k], _about(words))
+        data[f"p_{name_of}"] = ("layer", p[:, k], _about(f"p against {control[k]} (one-sided)"))
+    coords: dict[str, Any] = {
+        "layer": [layer.name for layer in chosen],
+        "tested": list(_TESTED),
+        "shown": classes,
+        "decoded": classes,
+    }
+    if sizes:
+        drawn = np.stack(curves) / len(y)
+        coords["size"] = sizes
+        data["curve"] = (("layer", "size", "draw"), drawn[:, 0], _about("transfer to so many neurons"))
+        data["curve_neurons"] = (("layer", "size", "draw"), drawn[:, 1], _about("decoding by so many neurons"))
+    result = xr.Dataset(data, coords)
     return describe(
         result,
         "matched_transfer",
         options,
         {"source": opened.fingerprint(), "responses": fingerprint(y_neurons), "labels": fingerprint(y)},
         label=name,
+        classifier=options.classifier,
+        network=str(opened.attrs.get("network", opened.name)),
+        n_classes=len(classes),
+        n_folds=len(np.unique(fold)),
+        n_permutations=options.n_permutations,
         recording=recorded.name,
         n_neurons=len(neurons),
         n_stimuli=len(y),
@@ -164,48 +202,154 @@ def transfer(
     )
 
 
-class _Fold:
-    """One fold: scaled units a and neurons b (stimulus, neuron), and what is trained and tested on them."""
+class _LayerTransfer:
+    """One layer: matched units and neurons, fold by fold, and what is trained and tested on them."""
 
     def __init__(
         self,
-        a: np.ndarray,
-        b: np.ndarray,
-        y: np.ndarray,
-        train: np.ndarray,
-        test: np.ndarray,
+        layer: Layer,
+        rows: np.ndarray,
+        units: np.ndarray,
+        neurons: np.ndarray,
+        truth: np.ndarray,
+        fold: np.ndarray,
         options: TransferOptions,
-        number: int,
     ) -> None:
-        self.a, self.b, self.y, self.train, self.test = a, b, y, train, test
-        self.options, self.number = options, number
+        self.layer, self.rows, self.units, self.truth = layer, rows, units, truth
+        self.fold, self.options, self.numbers = fold, options, np.unique(fold)
+        self.parts = []
+        activations = read_units(layer, rows, units, parse_bytes(options.memory))  # (neuron, fold, stimulus)
+        for number in self.numbers:
+            train, kept = fold != number, np.flatnonzero(units[:, number] >= 0)
+            if not len(kept):
+                raise InputError(f"no neuron has a unit of layer {layer.name!r} in fold {int(number)}; leave it out")
+            a, b = scaled(activations[kept, number].T, train), scaled(neurons[:, kept], train)
+            self.parts.append((train, kept, a, b))
 
-    def hits(self, learnt: np.ndarray, y: np.ndarray, tested: np.ndarray) -> np.ndarray:
-        """Right guesses in each stack of held-out patterns ``(stacks · n_test, neurons)``."""
-        guess = classify(learnt[self.train], y, tested, self.options.classifier, self.options.penalty)
-        right = guess.reshape(-1, int(self.test.sum())) == self.y[self.test]
-        return np.asarray(right.sum(axis=1))
+    def guess(self, learnt: np.ndarray, train: np.ndarray, y: np.ndarray, tested: np.ndarray) -> np.ndarray:
+        """Classes of patterns, learnt from the training rows of others."""
+        width, options = np.sqrt(learnt.shape[1]), self.options
+        return classify(learnt[train] / width, y, tested / width, options.classifier, options.penalty)
 
-    def scores(self) -> np.ndarray:
-        """Right guesses of the transfer, of units by units, and of neurons by neurons."""
-        a, b, y = self.a, self.b, self.y[self.train]
-        both = self.hits(a, y, np.concatenate([b[self.test], a[self.test]]))
-        return np.concatenate([both, self.hits(b, y, b[self.test])]).astype(np.float64)
+    def confusions(self) -> np.ndarray:
+        """Held-out stimuli by class and response, for transfer, units and neurons ``(3, classes, classes)``."""
+        n = self.truth.max() + 1
+        counts = np.zeros((3, n, n), dtype=np.int64)
+        for train, _, a, b in self.parts:
+            y, held = self.truth[train], self.truth[~train]
+            both = self.guess(a, train, y, np.concatenate([b[~train], a[~train]])).reshape(2, -1)
+            own = self.guess(b, train, y, b[~train])
+            for k, given in enumerate((*both, own)):
+                np.add.at(counts[k], (held, given), 1)
+        return counts
 
-    def controls(self, count: int) -> np.ndarray:
-        """Right guesses with permuted training labels, and with a permuted match: ``(2, count)``."""
-        y, test = self.y[self.train], self.b[self.test]
-        out, stacks = np.zeros((2, count)), []
-        for draw in range(count):
-            # One permutation of the match for all folds (that have the same neurons); labels are of each training set.
-            stacks.append(test[:, generator(self.options.seed, draw, Stream.SUBJECTS).permutation(test.shape[1])])
-            random = generator(self.options.seed, draw + count * (1 + self.number), Stream.PERMUTATIONS)
-            out[0, draw] = self.hits(self.a, random.permutation(y), test)[0]
-        # The classifier is the same for every permuted match: only the places of the neurons change.
-        out[1] = self.hits(self.a, y, np.concatenate(stacks))
-        return out
+    def controls(self) -> np.ndarray:
+        """Right guesses of the transfer under each control ``(3, draws)``."""
+        options, count = self.options, self.options.n_permutations
+        others = self._random_units()  # (draw, neuron, stimulus)
+        right = np.zeros((3, count))
+        for number, (train, kept, a, b) in zip(self.numbers, self.parts, strict=True):
+            y, held, stacks = self.truth[train], self.truth[~train], []
+            for draw in range(count):
+                # One permutation of the match for all folds (that have the same neurons); labels are of each training
+                # set.
+                moved = generator(options.seed, draw, Stream.SUBJECTS).permutation(b.shape[1])
+                stacks.append(b[~train][:, moved])
+                random = generator(options.seed, draw + count * (1 + int(number)), Stream.PERMUTATIONS)
+                right[0, draw] += (self.guess(a, train, random.permutation(y), b[~train]) == held).sum()
+                instead = scaled(others[draw, kept].T, train)
+                right[2, draw] += (self.guess(instead, train, y, b[~train]) == held).sum()
+            # The classifier is the same for every permuted match: only the places of the neurons change.
+            given = self.guess(a, train, y, np.concatenate(stacks)).reshape(count, -1)
+            right[1] += (given == held).sum(axis=1)
+        return right
+
+    def _random_units(self) -> np.ndarray:
+        """As many units as there are neurons, of those that no neuron is matched with, for each draw."""
+        pool = np.setdiff1d(np.arange(self.layer.n_units), self.units)
+        if not len(pool):
+            pool = np.arange(self.layer.n_units)
+        n = len(self.units)
+        drawn = [
+            generator(self.options.seed, draw, Stream.STIMULI).choice(pool, n, replace=len(pool) < n)
+            for draw in range(self.options.n_permutations)
+        ]
+        return read_units(self.layer, self.rows, np.stack(drawn), parse_bytes(self.options.memory))
+
+    def curve(self, sizes: list[int]) -> np.ndarray:
+        """Right guesses of transfer and of neurons by neurons, with so many neurons ``(2, sizes, draws)``; nested."""
+        options = self.options
+        right = np.zeros((2, len(sizes), options.n_draws if sizes else 0))
+        for draw in range(right.shape[2]):
+            order = generator(options.seed, draw + options.n_permutations, Stream.STIMULI).permutation(len(self.units))
+            for row, size in enumerate(sizes):
+                for train, kept, a, b in self.parts:
+                    own = np.isin(kept, order[:size])
+                    if not own.any():  # all of the few neurons lack a unit in this fold: nothing is guessed
+                        continue
+                    y, held, test = self.truth[train], self.truth[~train], b[~train][:, own]
+                    right[0, row, draw] += (self.guess(a[:, own], train, y, test) == held).sum()
+                    right[1, row, draw] += (self.guess(b[:, own], train, y, test) == held).sum()
+        return right
+
+
+def without_category_means(values: xr.DataArray, labels: Any) -> xr.DataArray:
+    """Take every category's mean over its stimuli off units or neurons.
+
+    Units that are matched with neurons on what is left correspond beyond the categories' means, so that a transfer of
+    categories by such a match is not circular: match ``{"layer": without_category_means(store["layer"], …)}`` with the
+    averages without theirs, and give that match to :func:`transfer` with the plain units and responses. The means are
+    over all stimuli, so that held-out ones take part in them with their share.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        Dims stimulus and others.
+    labels : str, sequence or mapping
+        The category of each stimulus: a coord, one label for each, or a mapping of id to label.
+
+    Returns
+    -------
+    xarray.DataArray
+        The same with mean 0 in every category.
+
+    Raises
+    ------
+    InputError
+        If there is no dim stimulus, or labels do not fit.
+    """
+    if "stimulus" not in values.dims:
+        raise InputError(f"the array has the dims {values.dims} and no 'stimulus'; rename the right one")
+    ids = [str(value) for value in values["stimulus"].values]
+    columns = {str(k): c.values for k, c in values.coords.items() if c.dims == ("stimulus",) and k != "stimulus"}
+    y = label_column(labels, "labels", ids, columns)[1]
+    left = values.transpose("stimulus", ...).astype(np.float64, copy=True)
+    for category in np.unique(y):
+        rows = y == category
+        left.values[rows] -= left.values[rows].mean(axis=0)
+    return left.transpose(*values.dims)
 
 
 def _about(long_name: str) -> dict[str, str]:
     """Attributes of a variable without a physical unit."""
     return {"long_name": long_name, "units": "1"}
+
+
+def plot(result: xr.Dataset, **settings: Any) -> Figure:
+    """Draw the transfer beside its controls; see :func:`actkit.analyses.matched_transfer_plot.plot`.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`transfer` returned.
+    **settings
+        Settings of the figure, such as ``kind``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
+    from actkit.analyses import matched_transfer_plot
+
+    return matched_transfer_plot.plot(result, **settings)

@@ -13,7 +13,7 @@ from actkit.analyses.source import as_column
 from actkit.errors import DataError, InputError, StimulusError
 from actkit.recordings_neurons import average
 
-__all__ = ["Recorded", "check_complete", "read_responses", "recorded_rows", "reliability_of"]
+__all__ = ["Recorded", "averaged_source", "check_complete", "read_responses", "recorded_rows", "reliability_of"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,31 @@ def read_responses(responses: Any, ids: list[str]) -> Recorded:
         if coord.dims == ("stimulus",) and key not in ("stimulus", "n_repetitions")
     }
     return Recorded(values, stimuli, neurons, columns, str(means.name or "recording"), dict(responses.attrs))
+
+
+def averaged_source(source: Any) -> Any:
+    """Let a recording take the place of a layer: its neurons are units, its repetitions are averaged.
+
+    Parameters
+    ----------
+    source : anything that units are read from
+        A store, arrays, or a recording (stimulus, repetition, neuron), alone or in a dict.
+
+    Returns
+    -------
+    anything
+        Recordings averaged over their repetitions, which would count as units otherwise; the rest as it is.
+
+    Raises
+    ------
+    DataError
+        If a recording is not valid; see :func:`actkit.recordings_neurons.validate_responses`.
+    """
+    if isinstance(source, dict):
+        return {name: averaged_source(one) for name, one in source.items()}
+    if isinstance(source, xr.DataArray) and {"repetition", "neuron"} <= set(source.dims):
+        return average(source)
+    return source
 
 
 def recorded_rows(ids: Sequence[Any] | np.ndarray, wanted: Sequence[str]) -> np.ndarray:

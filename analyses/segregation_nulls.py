@@ -13,16 +13,26 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from actkit.analyses.matched_sets import matched_sets, random_sets
 from actkit.errors import InputError
 from actkit.resampling import Stream, generator
 
 if TYPE_CHECKING:
     from actkit.tasks import Task
 
-Scheme = Literal["half_of_each", "half_of_all", "permute"]
+__all__ = [
+    "NullTest",
+    "Scheme",
+    "columns",
+    "matched_sets",
+    "null_test",
+    "pooled",
+    "pseudo_tasks",
+    "random_sets",
+    "shuffle_classes",
+]
 
-# Random lesions number their streams from here, apart from shuffles of classes.
-_LESIONS = 2**61
+Scheme = Literal["half_of_each", "half_of_all", "permute"]
 
 
 def shuffle_classes(
@@ -259,94 +269,3 @@ def _quantiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             ends[:, column] = np.quantile(known, [0.025, 0.975])
     low, high = ends.reshape(2, *draws.shape[1:])
     return low, high
-
-
-def random_sets(n_units: int, k: int, count: int, seed: int) -> list[np.ndarray]:
-    """Draw units at random, as many as a lesion has.
-
-    Parameters
-    ----------
-    n_units : int
-        Units of the layer.
-    k : int
-        Units in each set.
-    count : int
-        Number of sets.
-    seed : int
-        Seed; each set has a random stream of its own.
-
-    Returns
-    -------
-    list of numpy.ndarray of int64
-        Sorted indices; any unit can be drawn, those of the compared lesion too.
-
-    Raises
-    ------
-    InputError
-        If there are fewer units than a set needs.
-    """
-    if not 1 <= k <= n_units:
-        raise InputError(f"{k} of {n_units} units cannot be drawn; choose 1 to {n_units}")
-    return [
-        np.sort(generator(seed, _LESIONS + number, Stream.PERMUTATIONS).permutation(n_units)[:k])
-        for number in range(count)
-    ]
-
-
-def matched_sets(
-    features: np.ndarray, units: np.ndarray, count: int, seed: int, neighbours: int = 5
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Draw sets of other units that resemble the lesioned ones, for instance in mean, variance and map position.
-
-    Units are described by the ranks of their features, scaled alike. In random order every lesioned unit gets a
-    partner: one of its nearest units that are neither lesioned nor taken, drawn at random.
-
-    Parameters
-    ----------
-    features : numpy.ndarray
-        ``(unit, feature)``, finite.
-    units : numpy.ndarray of int
-        The lesioned units, at most half of all.
-    count : int
-        Number of sets.
-    seed : int
-        Seed.
-    neighbours : int
-        Among how many nearest units to draw.
-
-    Returns
-    -------
-    sets : list of numpy.ndarray of int64
-        Sorted indices, as many as `units` in each, none of them in `units`.
-    imbalance : numpy.ndarray of float64
-        ``(feature,)``: mean of lesioned minus of matched units (over all sets), in standard deviations over the layer:
-        what the matching leaves.
-
-    Raises
-    ------
-    InputError
-        If more than half of the units are lesioned, or a feature is not finite.
-    """
-    values = np.asarray(features, dtype=np.float64)
-    chosen = np.unique(units)
-    if not np.isfinite(values).all():
-        raise InputError("a unit's feature is NaN or infinite, so nothing resembles it; give finite features")
-    others = np.setdiff1d(np.arange(len(values)), chosen)
-    if len(chosen) > len(others):
-        raise InputError(f"{len(chosen)} of {len(values)} units leave too few others to match; lesion half at most")
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, axis=0) / len(values)
-    distance = ((ranks[chosen, None] - ranks[None, others]) ** 2).sum(axis=-1)
-    nearest = np.argsort(distance, axis=1, kind="stable")
-    sets = []
-    for number in range(count):
-        random = generator(seed, 2 * _LESIONS + number, Stream.PERMUTATIONS)
-        free = np.ones(len(others), dtype=bool)
-        for row in random.permutation(len(chosen)):
-            near = nearest[row][free[nearest[row]]][:neighbours]
-            free[near[random.integers(0, len(near))]] = False
-        sets.append(others[~free])
-    spread = values.std(axis=0)
-    gap = values[chosen].mean(axis=0) - np.mean([values[one].mean(axis=0) for one in sets], axis=0)
-    return sets, np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)

@@ -6,28 +6,27 @@ unit for each neuron, chosen on training stimuli by its signed correlation) this
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from actkit.analyses.neuron_inputs import read_responses, recorded_rows, reliability_of
-from actkit.analyses.selectivity_responses import Layout, open_responses
-from actkit.analyses.source import Layer, choose_layers, label_column
+from actkit.analyses.neuron_reliability import FLOOR
+from actkit.analyses.selectivity_responses import Layout
+from actkit.analyses.source import Layer
 from actkit.analyses.unit_matching_assignment import one_to_one
-from actkit.analyses.unit_matching_folds import Folds, deal_folds
+from actkit.analyses.unit_matching_folds import Folds
 from actkit.analyses.unit_matching_kernel import Targets, correlate_columns, match_layer
 from actkit.analyses.unit_matching_nulls import draw_orders, null_targets, null_values, permutation_p
+from actkit.analyses.unit_matching_setting import open_setting
 from actkit.analyses.unit_matching_units import units_of_matching
 from actkit.compute import parse_bytes
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
 from actkit.options import Options, with_options
-from actkit.results import describe, fingerprint
+from actkit.results import describe
 from actkit.statistics import corrected
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class UnitMatchingOptions(Options):
         "within_category where labels are given, else free.",
     )
     floor: float = Field(
-        0.1, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
+        FLOOR, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
     )
     memory: str = Field("500MB", description="Most memory to use for blocks of units, such as '1GB'.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds and of the permutations.")
@@ -90,14 +89,14 @@ def match_units(
     Parameters
     ----------
     source : ActivationStore, path, xarray.DataArray, numpy.ndarray or mapping of name to array
-        Units: a store of single units, or arrays whose first dim is ``stimulus``. A second recording (stimulus,
-        neuron) will do, for a match from animal to animal.
+        Units: a store of single units, or arrays whose first dim is ``stimulus``. A second recording will
+        do, for a match from animal to animal; its repetitions are averaged.
     responses : xarray.DataArray or numpy.ndarray
         Neurons: (stimulus, neuron), or (stimulus, repetition, neuron) padded with NaN, which is averaged over
         repetitions. A DataArray with stimulus ids is aligned by them; a bare array has the order of the source.
     groups : str, sequence or mapping, optional
         Stimuli of one group (copies of an image) are never split between training and test, and move as a whole in
-        permutations. By default the coordinate ``group`` of the responses, if there is one.
+        permutations. By default the label ``group`` of the responses or of the source, if there is one.
     labels : str, sequence or mapping, optional
         Category of each stimulus: folds hold them in equal shares, and the null moves stimuli within them.
     reliability : xarray.Dataset, xarray.DataArray or array_like, optional
@@ -138,73 +137,29 @@ def match_units(
     ----------
     Arend et al. (2018), CBMM Memo 093; Li et al. (2016), Convergent learning, ICLR (one-to-one assignment).
     """
-    if isinstance(source, str | Path):
-        from actkit.store import open_store
-
-        source = open_store(source)
-    opened, layouts = open_responses(source, ids)
-    chosen = choose_layers(opened.layers, options.layers)
-    _refuse_reduced(source, chosen)
-    recorded = read_responses(responses, [str(i) for i in opened.ids])
-    rows = recorded_rows(opened.ids, recorded.ids)
-    columns = {**{key: column[rows] for key, column in opened.labels.items()}, **recorded.columns}
-    if groups is None and "group" in recorded.columns:
-        groups = "group"
-    by_group = None if groups is None else label_column(groups, "groups", recorded.ids, columns)[1]
-    by_label = None if labels is None else label_column(labels, "labels", recorded.ids, columns)[1]
-    count, null = _null(options, by_label is not None)
-    rho = None if reliability is None else reliability_of(reliability, recorded.neurons)
-
-    folds = deal_folds(len(rows), options.folds, by_group, by_label, options.seed)
-    targets = Targets.of(recorded.values, folds)
-    orders = draw_orders(len(rows), count, by_label if null == "within_category" else None, by_group, options.seed)
-    shuffled = list(null_targets(targets, orders, folds))
+    at = open_setting(source, responses, groups, labels, reliability, ids, options.layers, options.folds, options.seed)
+    count, null = _null(options, at.labels is not None)
+    n, neurons = len(at.rows), at.recorded.neurons
+    orders = draw_orders(n, count, at.labels if null == "within_category" else None, at.groups, options.seed)
+    shuffled = list(null_targets(at.targets, orders, at.folds))
     found = [
-        _layer(layer, layouts[layer.name], rows, folds, targets, shuffled, options)
-        for layer in progress_bar(chosen, desc="matching", unit="layer", enabled=progress)
+        _layer(layer, at.layouts[layer.name], at.rows, at.folds, at.targets, shuffled, options)
+        for layer in progress_bar(at.layers, desc="matching", unit="layer", enabled=progress)
     ]
-    result = _result(found, recorded.neurons, recorded.ids, chosen, folds, rho, options.floor)
-    units = sum(layer.n_units for layer in chosen)
-    operations = 2 * len(rows) * len(recorded.neurons) * units
+    result = _result(found, neurons, at.recorded.ids, at.layers, at.folds, at.reliability, options.floor)
+    operations = 2 * n * len(neurons) * sum(layer.n_units for layer in at.layers)
     return describe(
         result,
         "unit_matching",
         options,
-        {
-            "source": opened.fingerprint(),
-            "responses": fingerprint(recorded.values),
-            "groups": fingerprint(by_group),
-            "labels": fingerprint(by_label),
-        },
-        network=str(opened.attrs.get("network", opened.name)),
-        recording=recorded.name,
-        region=recorded.attrs.get("region"),
-        subject=recorded.attrs.get("subject"),
+        at.inputs(),
+        **at.attrs(),
         assignment=options.assignment,
-        splitting=f"{options.folds}-fold crossvalidation over {len(rows)} stimuli"
-        + (f", {len(np.unique(by_group))} groups kept whole" if by_group is not None else "")
-        + (f", stratified by {len(np.unique(by_label))} categories" if by_label is not None else ""),
-        n_stimuli=len(rows),
-        n_neurons=len(recorded.neurons),
         n_permutations=count,
         null=null if count else "none",
         cost=f"{operations * (1 + count):.3g} floating-point operations, {operations:.3g} of them for the match",
-        shapes=json.dumps({layer.name: list(layouts[layer.name].shape) for layer in chosen}),
         seed=options.seed,
     )
-
-
-def _refuse_reduced(source: Any, layers: Sequence[Layer]) -> None:
-    """Coordinates of a projection are mixtures of all units."""
-    if not hasattr(source, "layer_attrs"):
-        return
-    for layer in layers:
-        kind = source.layer_attrs(layer.name).get("reduced", "none")
-        if kind in ("projection", "pca"):
-            raise InputError(
-                f"layer {layer.name!r} was reduced by {kind}, so it has no single units to match; record it again with "
-                "reduce='none' (or reduce='mean' to match channels)"
-            )
 
 
 def _null(options: UnitMatchingOptions, labelled: bool) -> tuple[int, str]:
@@ -245,6 +200,10 @@ def _layer(
         best = match_layer(layer, rows, folds, every, keep, memory)
         assert best[0].columns is not None  # the first set keeps its columns
         unit, columns = best[0].unit, best[0].columns
+        for one, permuted in zip(best[1:], shuffled, strict=True):
+            # No score where the neuron is silent, as for the observed order: otherwise the null of sparse neurons is
+            # too narrow.
+            one.held_out[(one.unit < 0) | (permuted.norm_out == 0)] = np.nan
         null = null_values(best[1:], unit.shape[1])
     train, held_out, mutual = correlate_columns(columns, targets, folds)
     held_out[unit < 0] = train[unit < 0] = np.nan
@@ -327,12 +286,14 @@ def _result(
     null = np.stack([one["null"] for one in found], axis=-1)  # (permutations, neurons, layers)
     r = data["r_mean"][1]
     data["p_corrected"] = (flat, np.stack([corrected(column, "fdr") for column in data["p_value"][1].T], axis=-1))
-    empty = np.full(r.shape, np.nan)
-    data["null_mean"] = (flat, null.mean(axis=0) if len(null) else empty)
-    data["null_99"] = (flat, np.quantile(null, 0.99, axis=0) if len(null) else empty.copy())
+    defined = np.isfinite(null).any(axis=0)
+    data["null_mean"] = (flat, _mean(null))
+    data["null_99"] = (flat, np.full(r.shape, np.nan))
+    data["null_99"][1][defined] = np.nanquantile(null[:, defined], 0.99, axis=0)
     known = np.isfinite(r)
     data["median_r"] = (("layer",), np.array([_median(r[:, k]) for k in range(r.shape[1])]))
-    medians = np.stack([np.median(null[:, known[:, k], k], axis=1) for k in range(r.shape[1])], axis=-1)
+    medians = np.array([[_median(row[known[:, k], k]) for k in range(r.shape[1])] for row in null])
+    medians = medians.reshape(len(null), r.shape[1])
     data["null_median"] = (("permutation", "layer"), medians)
     data["p_median"] = (("layer",), permutation_p(data["median_r"][1], medians))
     beyond = np.where(known, r > data["null_99"][1], np.nan)
@@ -378,7 +339,7 @@ def plot(result: xr.Dataset, *, title: str | None = None, **options: Any) -> Fig
     title : str, optional
         Headline.
     **options
-        Not used.
+        Options of :func:`actkit.analyses.unit_matching_plot.plot`: ``kind`` and ``layer``.
 
     Returns
     -------
@@ -387,7 +348,7 @@ def plot(result: xr.Dataset, *, title: str | None = None, **options: Any) -> Fig
     """
     from actkit.analyses.unit_matching_plot import plot as draw
 
-    return draw(result, title=title)
+    return draw(result, title=title, **options)
 
 
 def caption(result: xr.Dataset, **options: Any) -> str:
@@ -398,7 +359,7 @@ def caption(result: xr.Dataset, **options: Any) -> str:
     result : xarray.Dataset
         What :func:`match_units` returned.
     **options
-        Not used.
+        Options of :func:`actkit.analyses.unit_matching_plot.plot`: ``kind`` and ``layer``.
 
     Returns
     -------
@@ -407,7 +368,7 @@ def caption(result: xr.Dataset, **options: Any) -> str:
     """
     from actkit.analyses.unit_matching_plot import caption as words
 
-    return words(result)
+    return words(result, **options)
 
 
 def alt_text(result: xr.Dataset, **options: Any) -> str:
@@ -418,7 +379,7 @@ def alt_text(result: xr.Dataset, **options: Any) -> str:
     result : xarray.Dataset
         What :func:`match_units` returned.
     **options
-        Not used.
+        Options of :func:`actkit.analyses.unit_matching_plot.plot`: ``kind`` and ``layer``.
 
     Returns
     -------
@@ -427,4 +388,4 @@ def alt_text(result: xr.Dataset, **options: Any) -> str:
     """
     from actkit.analyses.unit_matching_plot import alt_text as words
 
-    return words(result)
+    return words(result, **options)

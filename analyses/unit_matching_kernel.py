@@ -6,22 +6,24 @@ part of fold f is ``sum_g P_g - P_f``. The pass costs one product of all rows, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from actkit.analyses.source import Layer
+from actkit.analyses.threads import in_blocks, single_blas, worker_count
+from actkit.analyses.unit_matching_blocks import LOST, Block, read_blocks
 from actkit.analyses.unit_matching_folds import Folds
-from actkit.compute import spans
-from actkit.errors import InputError
+from actkit.analyses.unit_matching_loops import BARRED, search
 
 __all__ = ["TIE", "Best", "Targets", "correlate_columns", "match_layer", "read_units"]
 
 TIE = 2e-6  # correlations this close are tied: single precision does not tell them apart
-_WIDTH = 1024  # units of a product; with the products of all folds they stay in the processor's cache
-_ROWS = 16  # stimuli whose mean is taken off every unit first, so that single precision keeps its digits
-_LOST = 1e-3  # units whose training variance is a smaller share of their energy are computed in double precision
+_LEAST = 0.75 * BARRED  # between units that may not win and a correlation of -1, however it was rounded
+_WIDTH = 2048  # units of a block at most: long runs of memory are read faster than short ones
+_PRODUCT = 2**23  # bytes of the products of one block at most, so that they stay in the processor's cache
+_GROUP = 8  # blocks for which permuted neurons are drawn up once
 
 
 @dataclass(frozen=True)
@@ -162,17 +164,6 @@ class Best:
         return cls(np.full(shape, -np.inf), np.full(shape, -1), np.zeros(shape), columns)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Units of one product: values (n, w), and sums and squares by fold (folds, w)."""
-
-    index: np.ndarray
-    values: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    constant: np.ndarray  # over the training stimuli
-
-
 Visit = Callable[[int, np.ndarray, np.ndarray], None]
 
 
@@ -184,6 +175,7 @@ def match_layer(
     keep: Sequence[bool],
     memory: int,
     visit: Visit | None = None,
+    workers: int | None = None,
 ) -> list[Best]:
     """Find every neuron's best unit in every fold, in one pass over the units of a layer.
 
@@ -200,9 +192,12 @@ def match_layer(
     keep : sequence of bool
         For each set, whether activations of the best units are kept.
     memory : int
-        Bytes that blocks may take.
+        Bytes that blocks may take: half for the source's own, half for what the pass makes of them.
     visit : callable, optional
-        Called with fold, unit indices and the training correlations ``(neurons, units)`` of the first set.
+        Called with fold, unit indices and the training correlations ``(neurons, units)`` of the first set, -inf for
+        units that may not win; block after block.
+    workers : int, optional
+        Threads, as far as the memory goes; by default one for each processor. The result does not depend on it.
 
     Returns
     -------
@@ -216,127 +211,165 @@ def match_layer(
     InputError
         If activations are NaN or infinite.
     """
-    dtype = np.float64 if layer.double else np.float32
     found = [Best.start(one, kept) for one, kept in zip(targets, keep, strict=True)]
     base = {kind: targets[0].values.astype(kind) for kind in (np.float32, np.float64)}
-    for block in _blocks(layer, rows[folds.order], folds, dtype, memory):
-        for number, (one, best) in enumerate(zip(targets, found, strict=True)):
-            y = one.rows(base[block.values.dtype.type])
-            _update(block, y, one, best, folds, visit if number == 0 else None)
+    room = _Room.of(len(rows), targets, np.float64 if layer.double else np.float32, memory, workers)
+    # Products on one thread each: their rounding, and so the match, does not follow the machine.
+    with single_blas():
+        for blocks in read_blocks(
+            layer, rows[folds.order], folds, max(memory // 2, 1), room.values, room.width, len(room.products)
+        ):
+            for number, (one, best) in enumerate(zip(targets, found, strict=True)):
+                y = {kind: one.rows(base[kind]) for kind in {block.values.dtype.type for block in blocks}}
+                _compete(blocks, y, one, best, folds, room, visit if number == 0 else None)
     return found
 
 
-def _blocks(layer: Layer, rows: np.ndarray, folds: Folds, dtype: type, memory: int) -> Iterator[_Block]:
-    """Units in blocks that stay in cache; those that would lose their digits follow in double precision."""
-    n, unit = len(rows), 0
-    anchors = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
-    scratch: np.ndarray = np.empty((n, _WIDTH), dtype=dtype)
-    for block in layer.blocks(max(memory // 2, 1)):
-        host = block.detach().cpu() if hasattr(block, "detach") else block
-        host = (host.float() if "bfloat16" in str(host.dtype) else host).numpy() if hasattr(host, "detach") else host
-        for start, stop in spans(host.shape[1], _WIDTH):
-            x = scratch[:, : stop - start]
-            index = np.arange(unit + start, unit + stop)
-            picked = host[rows, start:stop]
-            np.subtract(picked, picked[anchors].mean(axis=0, dtype=dtype), out=x)
-            sums, squares = _moments(x, folds)
-            energy = squares.sum(axis=0)
-            if not np.isfinite(energy).all():
-                raise InputError(
-                    f"layer {layer.name!r}: unit {int(index[np.flatnonzero(~np.isfinite(energy))[0]])} holds NaN or "
-                    "infinite activations, which no correlation is defined for; record the layer again in float32, "
-                    "or leave these stimuli out"
-                )
-            silent = energy == 0
-            doubtful = (_train_variance(sums, squares, folds) <= _LOST * energy).any(axis=0) & ~silent
-            constant = np.broadcast_to(silent | doubtful, sums.shape)
-            yield _Block(index, x, sums, squares, constant)
-            if doubtful.any():
-                yield _careful(index[doubtful], host[rows][:, start:stop][:, doubtful], folds)
-        unit += host.shape[1]
-        del block, host
+@dataclass(frozen=True)
+class _Room:
+    """Memory that a pass uses again and again: fresh pages would cost it a tenth of its time.
+
+    Attributes
+    ----------
+    values : list of numpy.ndarray
+        ``(n * width,)`` for every block of a group.
+    products : list of numpy.ndarray
+        ``(folds * neurons * width,)`` for every thread, neurons of the largest set.
+    width : int
+        Units of a block.
+    """
+
+    values: list[np.ndarray]
+    products: list[np.ndarray]
+    width: int
+
+    @classmethod
+    def of(cls, n: int, targets: Sequence[Targets], kind: type, memory: int, workers: int | None) -> _Room:
+        """As many threads, and blocks in a group, as half of the memory holds; at least one."""
+        size = np.dtype(kind).itemsize
+        largest = max(one.norm.size for one in targets)
+        width = max(1, min(_WIDTH, _PRODUCT // (largest * size)))
+        value, product, budget = n * width * size, largest * width * size, memory // 2
+        threads = max(1, min(worker_count(workers), budget // (value + product)))
+        # Permuted neurons are drawn up once a group; a group of one set is better off in the processor's cache.
+        blocks = threads if len(targets) == 1 else max(threads, min(_GROUP, (budget - threads * product) // value))
+        return cls(
+            [np.empty(n * width, kind) for _ in range(blocks)],
+            [np.empty(largest * width, kind) for _ in range(threads)],
+            width,
+        )
 
 
-def _moments(x: np.ndarray, folds: Folds) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares of every fold; a product adds up faster than a sum down the rows."""
-    ones = np.ones(len(x), dtype=x.dtype)
-    sums = np.stack([ones[part] @ x[part] for part in folds.parts]).astype(np.float64)
-    squares = np.stack([np.einsum("ij,ij->j", x[part], x[part]) for part in folds.parts])
-    return sums, squares.astype(np.float64)
+@dataclass(frozen=True)
+class _Found:
+    """Units of one block that may be better than the best so far, one entry for each fold and neuron concerned.
+
+    Attributes
+    ----------
+    fold, neuron, unit : numpy.ndarray of int
+        ``(k,)``; the unit as its position in the block.
+    value : numpy.ndarray of float64
+        ``(k,)`` training correlation.
+    product : numpy.ndarray of float64
+        ``(k,)`` product of neuron and unit over the held-out stimuli.
+    """
+
+    fold: np.ndarray
+    neuron: np.ndarray
+    unit: np.ndarray
+    value: np.ndarray
+    product: np.ndarray
 
 
-def _others(parts: np.ndarray) -> np.ndarray:
-    """For every fold the sum over the other ones; adding them up leaves no residue where they are all 0."""
-    return np.stack([np.delete(parts, f, axis=0).sum(axis=0) for f in range(len(parts))])
+def _compete(
+    blocks: Sequence[Block],
+    y: dict[type, np.ndarray],
+    targets: Targets,
+    best: Best,
+    folds: Folds,
+    room: _Room,
+    visit: Visit | None,
+) -> None:
+    """Let the units of a group of blocks compete with the best ones so far."""
+    found: list[_Found | None] = [None] * len(blocks)
+    threads = 1 if visit is not None else len(room.products)
+    share = -(-len(blocks) // threads)
+
+    def compare(start: int, stop: int) -> None:
+        ahead = best.train.copy()  # what the blocks of this thread have found counts at once
+        for k in range(start, stop):
+            own = _products(blocks[k], y[blocks[k].values.dtype.type], folds, room.products[start // share])
+            found[k] = _search(blocks[k], own, targets, ahead)
+            if visit is not None:
+                _show(blocks[k], own, targets, visit)
+
+    in_blocks(compare, len(blocks), share, threads)
+    for block, entry in zip(blocks, found, strict=True):
+        if entry is not None:
+            _settle(block, entry, y[block.values.dtype.type], targets, best, folds)
 
 
-def _train_variance(sums: np.ndarray, squares: np.ndarray, folds: Folds) -> np.ndarray:
-    """Centred sum of squares over the training stimuli of every fold."""
-    count = len(folds.order) - np.array([[part.stop - part.start] for part in folds.parts])
-    return np.asarray(_others(squares) - _others(sums) ** 2 / count)
-
-
-def _careful(index: np.ndarray, values: np.ndarray, folds: Folds) -> _Block:
-    """The same block in double precision, with constant units told exactly."""
-    constant = np.stack([np.ptp(values[folds.train(f)], axis=0) == 0 for f in range(len(folds.parts))])
-    x = values.astype(np.float64)
-    # The median is untouched by one loud stimulus, which would leave the other folds with a common offset.
-    x -= np.median(x, axis=0)
-    sums, squares = _moments(x, folds)
-    return _Block(index, x, sums, squares, constant)
-
-
-def _update(block: _Block, y: np.ndarray, targets: Targets, best: Best, folds: Folds, visit: Visit | None) -> None:
-    """Let the units of a block compete with the best ones so far."""
-    own = [y[:, part] @ block.values[part] for part in folds.parts]
-    total = own[0] + own[1]
-    for part_of_total in own[2:]:
-        total += part_of_total
-    r, correction = np.empty_like(total), np.empty_like(total)
-    variance = _train_variance(block.sums, block.squares, folds)
-    sums = _others(block.sums)
-    kind = block.values.dtype
+def _products(block: Block, y: np.ndarray, folds: Folds, memory: np.ndarray) -> np.ndarray:
+    """Products of the neurons with the units over the rows of every fold: (folds, neurons, w)."""
+    shape = (len(folds.parts), len(y), len(block.index))
+    size = int(np.prod(shape))
+    fits = memory.dtype == block.values.dtype and size <= memory.size
+    own = memory[:size].reshape(shape) if fits else np.empty(shape, block.values.dtype)
     for f, part in enumerate(folds.parts):
-        usable = (variance[f] > 0) & ~block.constant[f]
-        if not usable.any():
-            continue
-        inverse = np.divide(1, np.sqrt(variance[f]), out=np.zeros_like(variance[f]), where=usable)
-        np.subtract(total, own[f], out=r)
-        np.multiply(targets.mean[f].astype(kind)[:, None], sums[f].astype(kind), out=correction)
-        r -= correction
-        r *= inverse.astype(kind)
-        if not usable.all():
+        np.matmul(y[:, part], block.values[part], out=own[f])
+    return own
+
+
+def _search(block: Block, own: np.ndarray, targets: Targets, ahead: np.ndarray) -> _Found | None:
+    """The best unit of the block for every fold and neuron in which it may be `ahead`, which is brought up to date."""
+    kind = own.dtype
+    first, top = np.empty(ahead.shape, np.int64), np.empty(ahead.shape, kind)
+    floor = np.maximum(ahead - 4 * TIE, _LEAST) * np.where(targets.norm > 0, targets.norm, -np.inf)
+    mean, floor, slack = (table.astype(kind) for table in (targets.mean, floor, TIE * targets.norm))
+    search(own, mean, block.others, block.inverse, block.barred, floor, slack, first, top)
+    fold, neuron = np.nonzero(first >= 0)
+    if not len(fold):
+        return None
+    unit = first[fold, neuron]
+    value = top[fold, neuron].astype(np.float64) / targets.norm[fold, neuron]
+    ahead[fold, neuron] = np.maximum(ahead[fold, neuron], value)
+    return _Found(fold, neuron, unit, value, own[fold, neuron, unit].astype(np.float64))
+
+
+def _show(block: Block, own: np.ndarray, targets: Targets, visit: Visit) -> None:
+    """Give all training correlations of the block away."""
+    total = own.sum(axis=0)
+    for f in range(len(own)):
+        usable = block.barred[f] == 0
+        if usable.any():
+            r = (total - own[f] - targets.mean[f].astype(own.dtype)[:, None] * block.others[f]) * block.inverse[f]
+            r = r / np.where(targets.norm[f] > 0, targets.norm[f], np.inf)[:, None]  # 0 for a constant neuron
             r[:, ~usable] = -np.inf
-        norm = np.where(targets.norm[f] > 0, targets.norm[f], np.inf)
-        if visit is not None:
-            visit(f, block.index, r / norm[:, None])
-        # Most neurons keep their unit in most blocks; only the others are searched.
-        top = r.max(axis=1)
-        near = np.flatnonzero((targets.norm[f] > 0) & (top / norm >= best.train[f] - 2 * TIE))
-        if not len(near):
-            continue
-        tied = (top - TIE * targets.norm[f].astype(kind))[near]
-        first = (r[near] >= tied[:, None]).argmax(axis=1)
-        value = r[near, first].astype(np.float64) / norm[near]
-        ahead = value - best.train[f, near]
-        better = (ahead > TIE) | ((np.abs(ahead) <= TIE) & (block.index[first] < best.unit[f, near]))
-        won, first, value, index = near[better], first[better], value[better], block.index[first[better]]
-        if not len(won):
-            continue
-        best.train[f, won], best.unit[f, won] = value, index
-        energy, total_out = block.squares[f, first], block.sums[f, first]
-        spread = energy - total_out**2 / (part.stop - part.start)
-        covariance = own[f][won, first] - targets.mean_out[f, won] * total_out
-        doubtful = np.flatnonzero(spread <= _LOST * energy)  # near silence: the difference has lost its digits
-        if len(doubtful):
-            x = block.values[part, first[doubtful]].astype(np.float64)
-            x = np.where(np.ptp(x, axis=0) > 0, x - x.mean(axis=0), 0.0)
-            spread[doubtful] = np.einsum("ij,ij->j", x, x)
-            covariance[doubtful] = np.einsum("ji,ij->j", y[won[doubtful], part], x)
-        scale = np.sqrt(spread) * targets.norm_out[f, won]
-        best.held_out[f, won] = np.divide(covariance, scale, out=np.zeros(len(won)), where=scale > 0)
-        if best.columns is not None:
-            best.columns[f, won] = block.values[:, first].T
+            visit(f, block.index, r)
+
+
+def _settle(block: Block, found: _Found, y: np.ndarray, targets: Targets, best: Best, folds: Folds) -> None:
+    """Put down those that are better, with their held-out correlations."""
+    ahead = found.value - best.train[found.fold, found.neuron]
+    index = block.index[found.unit]
+    better = (ahead > TIE) | ((np.abs(ahead) <= TIE) & (index < best.unit[found.fold, found.neuron]))
+    if not better.any():
+        return
+    f, j, u = found.fold[better], found.neuron[better], found.unit[better]
+    best.train[f, j], best.unit[f, j] = found.value[better], index[better]
+    counts = np.array([part.stop - part.start for part in folds.parts])
+    energy, total = block.squares[f, u], block.sums[f, u]
+    spread = energy - total**2 / counts[f]
+    covariance = found.product[better] - targets.mean_out[f, j] * total
+    for k in np.flatnonzero(spread <= LOST * energy):  # near silence: the difference has lost its digits
+        part = folds.parts[f[k]]
+        x = block.values[part, u[k]].astype(np.float64)
+        x = x - x.mean() if np.ptp(x) > 0 else np.zeros(len(x))
+        spread[k], covariance[k] = x @ x, y[j[k], part] @ x
+    scale = np.sqrt(spread) * targets.norm_out[f, j]
+    best.held_out[f, j] = np.divide(covariance, scale, out=np.zeros(len(f)), where=scale > 0)
+    if best.columns is not None:
+        best.columns[f, j] = block.values[:, u].T
 
 
 def correlate_columns(columns: np.ndarray, targets: Targets, folds: Folds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

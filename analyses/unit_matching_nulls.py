@@ -97,7 +97,7 @@ def null_targets(observed: Targets, orders: np.ndarray, folds: Folds) -> Iterato
 
 
 def null_values(found: Sequence[Best], n_neurons: int) -> np.ndarray:
-    """Held-out correlations under the null, averaged over folds as the observed ones are.
+    """Held-out correlations under the null, averaged over folds as the observed ones are: over those that have one.
 
     Parameters
     ----------
@@ -109,10 +109,14 @@ def null_values(found: Sequence[Best], n_neurons: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray of float64
-        ``(permutations, neurons)``.
+        ``(permutations, neurons)``; NaN where no fold has a value.
     """
-    parts = [best.held_out.mean(axis=0).reshape(-1, n_neurons) for best in found]
-    return np.concatenate(parts) if parts else np.empty((0, n_neurons))
+    parts = [np.empty((0, n_neurons))]
+    for best in found:
+        known = np.isfinite(best.held_out)
+        count, total = known.sum(axis=0), np.where(known, best.held_out, 0).sum(axis=0)
+        parts.append(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0).reshape(-1, n_neurons))
+    return np.concatenate(parts)
 
 
 def permutation_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
@@ -128,9 +132,10 @@ def permutation_p(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray of float64
-        ``(1 + #{null >= observed}) / (1 + permutations)``; NaN without permutations or an observed value.
+        ``(1 + #{null >= observed}) / (1 + permutations)``, of permutations that have a value; NaN without permutations
+        or an observed value.
     """
     if not len(null):
         return np.full(observed.shape, np.nan)
-    p = (1 + (null >= observed).sum(axis=0)) / (1 + len(null))
+    p = (1 + (null >= observed).sum(axis=0)) / (1 + np.isfinite(null).sum(axis=0))
     return np.where(np.isnan(observed), np.nan, p)

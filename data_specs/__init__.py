@@ -1,1 +1,1 @@
-"""What a data set looks like: a schema, its loaders, and one YAML file per data set."""
+"""What a data set looks like: a schema, its readers, and one YAML file per data set."""

@@ -12,6 +12,7 @@ from actkit.compute import format_bytes
 from actkit.data_specs.class_folders import ClassOptions
 from actkit.data_specs.data_set import DataSet, stimulus_function
 from actkit.data_specs.fetch import FileFault, check_file, fetch_file
+from actkit.data_specs.idx_files import idx_files
 from actkit.data_specs.schema import Spec, read_spec
 from actkit.errors import DataError, InputError, nearest
 from actkit.options import parse
@@ -129,8 +130,13 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> Path | None
     """
     found = spec(name)
     places = _places(found, name, root)
+    folder = found.stimuli.folder or ""
+    if found.stimuli.idx is not None:
+        held = [
+            sum(path.is_file() for path in idx_files(found.stimuli.idx, place / folder).values()) for place in places
+        ]
+        return places[held.index(max(held))] if max(held) else None
     if not found.files:  # a folder of pictures has no list of files
-        folder = found.stimuli.folder or ""
         return next((place for place in places if (place / folder).is_dir()), None)
     there = [sum((place / file.path).is_file() for file in found.files.values()) for place in places]
     for enough in (len(found.files), 1):
@@ -214,6 +220,10 @@ def check(name: str, root: str | os.PathLike[str] | None = None) -> list[FileFau
     pictures = folder / (found.stimuli.folder or "")
     if found.stimuli.source == "folder" and not found.files and not pictures.is_dir():
         faults.append(FileFault("pictures", pictures, found.stimuli.by_hand or "there is no such folder"))
+    if found.stimuli.idx is not None:
+        for key, path in idx_files(found.stimuli.idx, pictures).items():
+            if not path.is_file():
+                faults.append(FileFault(key, path, found.stimuli.by_hand or "there is no such file"))
     for key, file in found.files.items():
         fault = check_file(key, file, folder)
         if fault is None and file.unpack is not None and not (folder / file.unpack).is_dir():
@@ -250,6 +260,8 @@ def state(name: str, root: str | os.PathLike[str] | None = None) -> str:
     folder = locate(name, root)
     if folder is not None:
         wrong = [check_file(key, file, folder, content=False) for key, file in found.files.items()]
+        if found.stimuli.idx is not None:
+            wrong += check(name, root)
         return "incomplete" if any(wrong) else "here"
     if all(file.address is None for file in found.files.values()):  # also of a folder, which has no list of files
         return "to get by hand"
@@ -349,6 +361,8 @@ def _places(found: Spec, name: str, root: str | os.PathLike[str] | None) -> list
 
 def _holds_files(found: Spec, folder: Path) -> bool:
     """Whether a folder holds files of a data set itself."""
+    if found.stimuli.idx is not None:
+        return any(path.is_file() for path in idx_files(found.stimuli.idx, folder).values())
     wanted = [file.path for file in found.files.values()] or [found.stimuli.folder or ""]
     return any((folder / path).exists() for path in wanted)
 

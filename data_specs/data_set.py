@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actkit.array_files import loader_for, read_array
 from actkit.data_specs.class_folders import choose_classes
 from actkit.data_specs.drawn_cache import kept_stimuli
 from actkit.data_specs.fetch import check_file
-from actkit.data_specs.schema import LabelSpec, Spec, StimuliSpec, loader_for
+from actkit.data_specs.idx_files import idx_stimuli
+from actkit.data_specs.schema import LabelSpec, Spec, StimuliSpec
 from actkit.errors import DataError, StimulusError, nearest, require
 from actkit.stimuli import Stimuli
 
@@ -284,6 +286,8 @@ def _open_stimuli(data: DataSet) -> Stimuli:
         elif found.source == "table":
             root = folder / (found.folder or "")
             stimuli = Stimuli.from_table(where, found.path_column, found.id_column, root=root, name=data.name)
+        elif found.idx is not None:
+            stimuli = idx_stimuli(found.idx, folder / (found.folder or ""), data.name, found.by_hand)
         else:
             stimuli = _from_array(data, found, where)
     except StimulusError as error:
@@ -301,8 +305,6 @@ def _open_stimuli(data: DataSet) -> Stimuli:
 
 def _from_array(data: DataSet, found: StimuliSpec, where: Path) -> Stimuli:
     """Stimuli from an array inside a file."""
-    from actkit.data_specs.loaders import read_array
-
     values = read_array(where, loader_for(str(where), found.loader), found.key)
     while values.ndim > 2 and values.shape[0] == 1:  # MATLAB's struct arrays are 1 x n
         values = values[0]
@@ -346,8 +348,6 @@ def _label(data: DataSet, name: str, label: LabelSpec, columns: Mapping[str, Any
             raise DataError(f"{data.name}: the map of the label {name!r} lacks {lacking[0]!r}")
         values = np.array([mapping[text] for text in texts])
     else:
-        from actkit.data_specs.loaders import read_array
-
         file = data.spec.files[label.file or data.spec.stimuli.file or ""]
         values = np.ravel(read_array(data.checked_folder() / file.path, loader_for(file.path, label.loader), label.key))
     if label.number:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from actkit.array_files import Loader
 from actkit.errors import DataError, nearest
 
 DIMS = (
@@ -27,13 +28,7 @@ Dim = Literal[
     "stimulus", "unit", "channel", "y", "x", "neuron", "repetition", "subject",
     "time", "rdm", "pair", "layer", "model", "task", "draw", "condition", "position",
 ]  # fmt: skip
-Loader = Literal["mat", "npy", "npz", "hdf5", "netcdf", "csv"]
 RDM_DIMS = ("layer", "subject", "model", "rdm")
-
-_SUFFIXES: dict[str, Loader] = {
-    ".mat": "mat", ".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5",
-    ".nc": "netcdf", ".cdf": "netcdf", ".csv": "csv", ".tsv": "csv",
-}  # fmt: skip
 
 
 def _as_list(value: Any) -> Any:
@@ -144,6 +139,9 @@ class SourceSpec(Part):
     )
     stimulus_key: str | None = Field(None, description="where the file holds the ids of its stimulus rows")
     region: dict[str, list[str]] | None = Field(None, description="netCDF: keep rows whose coordinate has these values")
+    read: dict[str, Any] | None = Field(
+        None, description="the file is a recording of neurons: options of actkit.recordings_files.read_recording"
+    )
     transforms: list[Transform] = Field([], description="steps on the values, in order")
     drawn: str | None = Field(None, description="name of a variable that comes with drawn stimuli")
 
@@ -151,6 +149,9 @@ class SourceSpec(Part):
     def _one_origin(self) -> SourceSpec:
         if (self.file is None) == (self.drawn is None):
             raise ValueError("give either a file or the name of a drawn variable")
+        beside = [name for name in ("loader", "key", "dims", "index", "stimulus_key", "region") if getattr(self, name)]
+        if self.read is not None and beside:
+            raise ValueError(f"read says all of how a recording is read, so {beside[0]} goes inside it or is left out")
         return self
 
 
@@ -224,10 +225,30 @@ def _refuse_constant(text: str | None, key: str) -> None:
         raise ValueError(f"{key} is the same for every row; write a format such as '{{:02d}}'")
 
 
+class IdxSpec(Part):
+    """IDX files (the format of MNIST) that hold the images and the labels of each part of a data set."""
+
+    images: dict[str, InsidePath] = Field(min_length=1, description="file of images of each part, without .gz")
+    labels: dict[str, InsidePath] = Field(min_length=1, description="file of labels of each part, without .gz")
+    label: str = Field("digit", description="label column that the classes become")
+    transposed: bool = Field(False, description="images lie in the files with rows and columns exchanged")
+    classes: list[str] | None = Field(None, description="names of the classes, by number; none: the numbers")
+    first_class: int = Field(0, ge=0, description="number of the first class")
+    leave_out: list[str] = Field([], description="classes to leave out")
+
+    @model_validator(mode="after")
+    def _fits(self) -> IdxSpec:
+        if list(self.images) != list(self.labels):
+            raise ValueError(f"images are of the parts {list(self.images)} and labels of {list(self.labels)}")
+        if unknown := sorted(set(self.leave_out) - set(self.classes or [])):
+            raise ValueError(f"leave_out names {unknown[0]!r}, which is not among the classes")
+        return self
+
+
 class StimuliSpec(Part):
     """The stimuli: where they are, their ids, their order, their labels."""
 
-    source: Literal["folder", "zip", "array", "table", "drawn", "package", "conditions"] = Field(
+    source: Literal["folder", "zip", "array", "table", "drawn", "package", "conditions", "idx"] = Field(
         description="what kind of source; conditions have ids and labels and no pictures"
     )
     file: str | None = Field(None, description="name of the file among the spec's files")
@@ -241,18 +262,30 @@ class StimuliSpec(Part):
     id_column: str | None = Field(None, description="column of ids (source table)")
     ids: str | list[str] | None = Field(None, description="ids of array rows: a list, or a format such as '{:02d}'")
     folder_label: str | None = Field(None, description="label that the sub-folders become")
-    by_hand: str | None = Field(None, description="where to get a folder of pictures, and how to arrange it")
+    idx: IdxSpec | None = Field(None, description="files of images and labels (source idx)")
+    by_hand: str | None = Field(
+        None, description="where to get a folder of pictures or IDX files, and how to arrange it"
+    )
     order: str = Field(description="a sentence that states the row order")
     labels: dict[str, LabelSpec] = Field({}, description="label columns, in this order")
 
     @model_validator(mode="after")
     def _complete(self) -> StimuliSpec:
-        places = {"folder": "folder", "zip": "file", "array": "file", "table": "file", "conditions": "ids"}
+        places = {
+            "folder": "folder",
+            "zip": "file",
+            "array": "file",
+            "table": "file",
+            "conditions": "ids",
+            "idx": "idx",
+        }
         needed = places.get(self.source, "function")
         if getattr(self, needed) is None:
             raise ValueError(f"stimuli of source {self.source!r} need the key {needed!r}")
-        if self.by_hand is not None and self.source != "folder":
-            raise ValueError("by_hand under stimuli goes with the source folder; files have a by_hand of their own")
+        if self.by_hand is not None and self.source not in ("folder", "idx"):
+            raise ValueError(
+                "by_hand under stimuli goes with the sources folder and idx; files have a by_hand of their own"
+            )
         if self.folder_label is not None and self.source not in ("folder", "zip"):
             raise ValueError(f"stimuli of source {self.source!r} have no folders to become a label (folder_label)")
         if self.source == "conditions":
@@ -310,34 +343,6 @@ class Spec(Part):
             if paths.count(path) > 1:
                 raise ValueError(f"two files have the path {path!r}")
         return self
-
-
-def loader_for(path: str, loader: Loader | None) -> Loader:
-    """Choose the loader of a file.
-
-    Parameters
-    ----------
-    path : str
-        The file's name.
-    loader : str, optional
-        What the spec says; it wins over the suffix.
-
-    Returns
-    -------
-    str
-        ``mat``, ``npy``, ``npz``, ``hdf5``, ``netcdf`` or ``csv``.
-
-    Raises
-    ------
-    DataError
-        If neither says how to read it.
-    """
-    if loader is not None:
-        return loader
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise DataError(f"no loader is known for {path!r} by its suffix; name one with the key `loader`")
-    return _SUFFIXES[suffix]
 
 
 def read_spec(path: str | Path) -> Spec:

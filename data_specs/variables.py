@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actkit.data_specs.loaders import fit_dims, read_array, read_table
-from actkit.data_specs.schema import CoordinateSpec, SourceSpec, Spec, Transform, VariableSpec, loader_for
+from actkit.array_files import fit_dims, loader_for, read_array, read_table
+from actkit.data_specs.schema import CoordinateSpec, SourceSpec, Spec, Transform, VariableSpec
 from actkit.errors import DataError, InputError, nearest
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ def read_variable(name: str, spec: Spec, folder: Path, stimulus_ids: np.ndarray)
     source = variable.source
     assert source.file is not None  # drawn variables never come here
     file = spec.files[source.file]
-    loader = loader_for(file.path, source.loader)
-    if (loader == "netcdf" and source.key is None) or source.region is not None:
-        named = _from_assembly(folder / file.path, source)
+    recording = None
+    if source.read is not None:
+        recording = _recording(folder / file.path, source.read, what)
+        named = _named(recording)
+    elif ((loader := loader_for(file.path, source.loader)) == "netcdf" and source.key is None) or source.region:
+        named = _named(_assembly(folder / file.path, source))
     elif source.index is not None:
         named = _from_tidy(folder / file.path, source, what)
     else:
@@ -95,7 +98,13 @@ def read_variable(name: str, spec: Spec, folder: Path, stimulus_ids: np.ndarray)
     }
     if variable.kind == "rdm":
         return _as_rdms(named, variable, name, stimulus_ids, attrs, what)
-    return _as_array(named, variable, name, stimulus_ids, attrs, what)
+    if recording is None:
+        return _as_array(named, variable, name, stimulus_ids, attrs, what)
+    said = {key: value for key, value in recording.attrs.items() if key not in ("units", "long_name")}
+    array = _as_array(named, variable, name, stimulus_ids, said | attrs, what)
+    if "time" in array.coords:
+        array["time"].attrs.update({"units": "ms", "long_name": "time"})
+    return array
 
 
 def _from_array(path: Path, variable: VariableSpec, loader: Any, what: str, stimulus_ids: np.ndarray) -> Named:
@@ -126,9 +135,9 @@ def _from_array(path: Path, variable: VariableSpec, loader: Any, what: str, stim
 
 def _from_tidy(path: Path, source: SourceSpec, what: str) -> Named:
     """Values from a table with one row a value and a column for each dim."""
-    frame = read_table(path)
-    columns = [str(column) for column in frame.columns]
     index = dict(source.index or {})
+    frame = read_table(path, text=list(index.values()))
+    columns = [str(column) for column in frame.columns]
     along = {dim: coords for dim, coords in source.columns.items() if dim in index}
     if len(along) < len(source.columns):
         raise DataError(f"{what}: columns go along the dims of index: {', '.join(index)}")
@@ -190,12 +199,25 @@ def _one_for_each(column: np.ndarray, place: np.ndarray, level: np.ndarray, what
     return values.astype(np.str_) if values.dtype == object else values
 
 
-def _from_assembly(path: Path, source: SourceSpec) -> Named:
-    """Values from a netCDF assembly."""
-    from actkit.data_specs.assemblies import read_assembly
+def _assembly(path: Path, source: SourceSpec) -> xr.DataArray:
+    """A netCDF assembly."""
+    from actkit.recordings_assemblies import read_assembly
 
-    key = source.key[0] if source.key else None
-    array = read_assembly(path, key, source.stimulus_key, source.region)
+    return read_assembly(path, source.key[0] if source.key else None, source.stimulus_key, source.region)
+
+
+def _recording(path: Path, options: Mapping[str, Any], what: str) -> xr.DataArray:
+    """A recording of neurons in a file of any format."""
+    from actkit.recordings_files import read_recording
+
+    try:
+        return read_recording(path, **options)
+    except InputError as error:  # the options are the spec's
+        raise DataError(f"{what}: {error}") from error
+
+
+def _named(array: xr.DataArray) -> Named:
+    """Values, dims and the coordinates along one dim."""
     coords = {str(name): (str(coord.dims[0]), coord.values) for name, coord in array.coords.items() if coord.ndim == 1}
     return Named(array.values, tuple(str(dim) for dim in array.dims), coords)
 

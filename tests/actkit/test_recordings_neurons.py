@@ -5,12 +5,16 @@ import doctest
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 import actkit.recordings_neurons
 import actkit.recordings_trials
 from actkit.errors import DataError, InputError
 from actkit.recordings_neurons import (
     average,
+    bin_spike_times,
     bin_spikes,
     from_trials,
     has_repetitions,
@@ -111,6 +115,8 @@ def holding(value, *place):
         (holding(np.inf, 2, 1, 0), DataError, "'stimulus': 2, 'repetition': 1, 'neuron': 0"),
         (holding(np.nan, slice(None), slice(None), 1), DataError, "the neuron 'n1' has no value"),
         (holding(np.nan, 4), DataError, "the stimulus 's4' has no value"),
+        (lambda array: array.assign_coords(n_images=("stimulus", [0] * 7)), DataError, "n_images counts"),
+        (lambda array: array.assign_coords(n_images=("neuron", [1] * 3)), DataError, "n_images counts"),
     ],
 )
 def test_what_is_no_recording_is_named(change, error, words):
@@ -151,6 +157,7 @@ def test_trials_become_a_recording():
     order = list(dict.fromkeys(shown.tolist()))
     assert array["stimulus"].values.tolist() == order
     assert array["time"].values.tolist() == [50, 150]
+    assert array["time"].attrs["units"] == "ms"
     assert array.sizes["repetition"] == max((shown == one).sum() for one in order)
     assert array.attrs == {"units": "spikes"}
     for one in order:
@@ -238,3 +245,116 @@ def test_pooled_stimuli_equal_a_plain_mean():
         pool_stimuli(features, rows, ids=["d"])
     with pytest.raises(InputError, match="5 rows"):
         pool_stimuli(features, rows[:5])
+
+
+# ------------------------------------------------------------------ spike times, and what holds of any recording
+
+
+@settings(max_examples=50, deadline=None)
+@drawn(
+    st.integers(0, 2**31), st.integers(1, 4), st.sampled_from([0.5, 1.0, 2.0]), st.floats(0, 1e5, allow_nan=False),
+    st.integers(0, 40),
+)  # fmt: skip
+def test_spike_times_and_rasters_give_the_same_counts(seed, n_trials, sample, began, onset):
+    """Spikes that lie on the edges of bins, at any hour of a recording, are counted on their own side."""
+    rng = np.random.default_rng(seed)
+    raster = rng.random((n_trials, 60)) < 0.2
+    trials = began + np.arange(n_trials)  # one a second
+    times = np.concatenate(
+        [start + np.flatnonzero(row) * sample / 1000 for start, row in zip(trials, raster, strict=True)]
+    )
+    first, last = -onset * sample, (60 - onset) * sample
+    windows = [
+        (first, last),
+        (first, first + sample),
+        (first + 20 * sample, first + 40 * sample),
+        (last - 3 * sample, last),
+    ]
+    counts = bin_spike_times(times, trials + onset * sample / 1000, windows)
+    np.testing.assert_array_equal(counts, bin_spikes(raster, windows, onset=onset, sample=sample))
+
+
+def test_spike_times_equal_a_plain_count():
+    rng = np.random.default_rng(5)
+    times, onsets = np.sort(rng.uniform(0, 100, 3000)), rng.uniform(1, 99, 20)
+    windows = [(-50, 0), (30.5, 200), (0, 1000)]
+    counts = bin_spike_times(times, onsets, windows)
+    for i, onset in enumerate(onsets):
+        for k, (start, stop) in enumerate(windows):
+            assert counts[i, k] == sum(start / 1000 <= spike - onset < stop / 1000 for spike in times)
+    assert bin_spike_times([], [1.0], [(0, 1)]).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("times", "onsets", "windows", "words"),
+    [
+        ([1.0, 0.5], [0.0], [(0, 1)], "go back from 1 s to 0.5 s at spike 1"),
+        ([np.nan], [0.0], [(0, 1)], "finite"),
+        ([1.0], [np.nan], [(0, 1)], "finite"),
+        ([1.0], [0.0], [], "no window"),
+        ([1.0], [0.0], [(5, 5)], "holds no time"),
+        ([1.0], [0.0], [(5, 2)], "holds no time"),
+        ([1.0], [0.0], [5], "no window"),
+    ],
+)
+def test_spike_times_that_cannot_be_counted_are_named(times, onsets, windows, words):
+    with pytest.raises(InputError, match=words):
+        bin_spike_times(times, onsets, windows)
+
+
+@st.composite
+def trials(draw):
+    """Trials in any order, with unequal numbers of presentations and neurons that miss some of them."""
+    n_trials, n_neurons = draw(st.integers(1, 25)), draw(st.integers(1, 3))
+    shown = draw(st.lists(st.sampled_from("abcdef"), min_size=n_trials, max_size=n_trials))
+    n_times = draw(st.sampled_from([None, 1, 3]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    counts = rng.poisson(3.0, (n_trials, n_neurons) + (() if n_times is None else (n_times,))).astype(float)
+    counts[rng.random((n_trials, n_neurons)) < draw(st.sampled_from([0.0, 0.3]))] = np.nan
+    there = ~np.isnan(counts if n_times is None else counts[..., 0])
+    for j in range(n_neurons):  # a neuron and a stimulus without any value are refused, so each keeps one
+        if not there[:, j].any():
+            counts[0, j] = 1.0
+    for stimulus in set(shown):
+        own = [i for i, name in enumerate(shown) if name == stimulus]
+        if np.isnan(counts[own]).all():
+            counts[own[0]] = 2.0
+    return counts, shown
+
+
+@settings(max_examples=40, deadline=None)
+@drawn(trials())
+def test_what_holds_of_any_trials(made):
+    counts, shown = made
+    array = from_trials(counts, shown, times=None if counts.ndim == 2 else np.arange(counts.shape[2]))
+    number, means = n_repetitions(array), average(array)
+    flat = counts if counts.ndim == 2 else counts[..., 0]
+    assert number.sum() == (~np.isnan(flat)).sum()  # no presentation is lost and none is made up
+    assert array.sizes["repetition"] == max(shown.count(stimulus) for stimulus in shown)
+    for stimulus in set(shown):
+        own = counts[[i for i, name in enumerate(shown) if name == stimulus]]
+        np.testing.assert_array_equal(array.sel(stimulus=stimulus).values[: len(own)], own)
+        for j in range(counts.shape[1]):
+            there = own[:, j][~np.isnan(own[:, j].reshape(len(own), -1)[:, 0])]
+            assert number.sel(stimulus=stimulus).values[j] == len(there)
+            expected = there.mean(axis=0) if len(there) else np.full(counts.shape[2:], np.nan)
+            np.testing.assert_allclose(means.sel(stimulus=stimulus).values[j], expected, rtol=1e-12)
+    xr.testing.assert_identical(n_repetitions(means).reset_coords(drop=True), number.reset_coords(drop=True))
+    # there and back: the presentations as trials again are the recording again
+    rows = array.stack(trial=("stimulus", "repetition"), create_index=False).transpose("trial", "neuron", ...)
+    kept = rows.values[~np.isnan(rows.values.reshape(rows.sizes["trial"], -1)).all(axis=1)]
+    names = rows["stimulus"].values[~np.isnan(rows.values.reshape(rows.sizes["trial"], -1)).all(axis=1)]
+    again = from_trials(kept, names, neurons=array["neuron"].values.tolist())
+    np.testing.assert_allclose(average(again).values, means.values, rtol=1e-12)
+
+
+def test_a_neuron_with_one_presentation_of_each_stimulus():
+    """It has no noise to speak of: beside others it is kept, and its counts say 1."""
+    array = recording()
+    array.values[:, 1:, 1] = np.nan
+    array.values[:, 0, 1] = np.arange(7.0)
+    counts = n_repetitions(array)
+    assert counts.values[:, 1].tolist() == [1] * 7
+    assert has_repetitions(array)
+    assert not has_repetitions(array.isel(neuron=[1]))
+    np.testing.assert_array_equal(average(array).values[:, 1], np.arange(7.0))

@@ -18,7 +18,8 @@ from actkit.errors import ActkitError, InputError
 from actkit.study import run
 from actkit.study_file import load_study
 from actkit.study_jobs import LOCK, _environment, _handed, next_step
-from actkit.study_plan import Plan, Step, make_plan, read_manifest
+from actkit.study_manifest import read_manifest
+from actkit.study_plan import Plan, Step, make_plan
 from actkit.study_steps import Doing
 from actkit.study_worker import attempt
 
@@ -55,7 +56,9 @@ def write(folder: Path, study: dict) -> Path:
 def contents(out: Path) -> dict[str, bytes]:
     """Every file of a study by name; of a store not the notes on when and in how many goes it was recorded."""
     files = [path for path in out.rglob("*") if path.is_file() and path.name not in (LOCK, "zarr.json")]
-    return {str(path.relative_to(out)): path.read_bytes() for path in files if "journal" not in path.name}
+    # What a killed process was writing stays behind under a hidden name that nothing reads.
+    kept = [path for path in files if "journal" not in path.name and ".partial" not in str(path.relative_to(out))]
+    return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 
 def children() -> set[int]:

@@ -18,7 +18,7 @@ from actkit import plugins
 from actkit.errors import InputError
 from actkit.study import StudyRun, run
 from actkit.study_file import load_study
-from actkit.study_report import key_numbers
+from actkit.study_numbers import key_numbers
 
 SETS = {"training": 12, "selectivity": 2, "ranking": 4, "evaluation": 6}
 FACES = {"dataset": "rendered_faces", "n_identities": 2, "n_exemplars": 24, "size": 16, "nuisance": 0.3, "sets": SETS}

@@ -11,9 +11,11 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 
-from actkit.analyses import behaviour, behaviour_signatures
+from actkit import plotting
+from actkit.analyses import behaviour, behaviour_plot, behaviour_signatures
+from actkit.analyses.behaviour_arrangements import arrangement_rdm
 from actkit.analyses.behaviour_signatures import odd_one_out, pair_hit_rates, signature
-from actkit.errors import InputError
+from actkit.errors import DataError, InputError
 from actkit.recordings import squares, validate_rdms
 
 DATA = Path(os.environ.get("ACTKIT_DATA", "nowhere"))
@@ -135,6 +137,7 @@ def test_shape_bias_by_hand():
         "car": 0.0,
         "cat": pytest.approx(2 / 3),
     }
+    np.testing.assert_allclose(result["by_subject_and_category"], [[0, 1], [np.nan, 0]])
     counts = ["n_shape", "n_texture", "n_other", "n_unanswered", "n_without_conflict"]
     assert [int(result[name]) for name in counts] == [2, 2, 1, 1, 2]
     assert float(result["cue_accuracy"]) == pytest.approx(4 / 6)
@@ -252,6 +255,181 @@ def test_odd_one_out_by_hand_and_from_a_known_geometry():
     for i, j in combinations(range(12), 2):
         kept = [distance[i, j] < min(distance[i, k], distance[j, k]) for k in range(12) if k not in (i, j)]
         assert found[i, j] == pytest.approx(1 - np.mean(kept))
+
+
+# ---------------------------------------------------------------------------------------------------- arrangements
+
+
+def arrangements(points, subsets, scale=True, noise=0.0, seed=0):
+    """A table of trials in which subsets of points are turned, moved and scaled to fill an arena."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, subset in enumerate(subsets):
+        xy = points[list(subset)]
+        turn = rng.uniform(0, 2 * np.pi)
+        xy = (xy - xy.mean(0)) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        xy = xy / (np.abs(xy).max() if scale else 1) + noise * rng.normal(size=xy.shape)
+        rows += [(f"t{number}", f"i{k:02d}", *at) for k, at in zip(subset, xy, strict=True)]
+    return pd.DataFrame(rows, columns=["trial", "stimulus", "x", "y"])
+
+
+def test_arrangements_of_subsets_give_the_distances_back_up_to_scale():
+    points = np.random.default_rng(0).normal(size=(8, 2))
+    subsets = [range(6), (0, 1, 2), (4, 5, 6, 7), (2, 3, 6)]
+    rdm = arrangement_rdm(arrangements(points, subsets))
+    validate_rdms(rdm)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    together = np.zeros((8, 8))
+    for subset in subsets:
+        together[np.ix_(subset, subset)] += 1
+    square = squares(rdm)[0]
+    known = np.triu(together > 0, 1)
+    ratio = square[known] / distance[known]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+    assert np.isnan(square[np.triu(together == 0, 1)]).all()
+    assert np.sqrt(np.mean(square[known] ** 2)) == pytest.approx(1)
+    assert rdm["n_trials"].values[0].tolist() == together[np.triu_indices(8, 1)].tolist()
+
+
+def test_arrangements_are_the_plain_iteration_and_that_of_rsatoolbox():
+    points = np.random.default_rng(1).normal(size=(7, 2))
+    table = arrangements(points, [range(7), (0, 1, 2, 3), (3, 4, 5, 6), (1, 3, 5)], noise=0.15)
+    got = arrangement_rdm(table)["dissimilarity"].values[0]
+    names = sorted(table["stimulus"].unique())
+    trials = []
+    for _, part in table.groupby("trial"):
+        square = np.full((7, 7), np.nan)
+        for (_, a), (_, b) in combinations(part.iterrows(), 2):
+            i, j = names.index(a["stimulus"]), names.index(b["stimulus"])
+            square[i, j] = square[j, i] = np.hypot(a["x"] - b["x"], a["y"] - b["y"])
+        trials.append(square[np.triu_indices(7, 1)])
+    d = np.array(trials)
+    w = d**2
+    estimate = d[0] / np.sqrt((d[0] ** 2).mean())
+    for _ in range(500):
+        aligned = [row / np.sqrt(np.nansum(row**2)) * np.sqrt(np.sum(estimate[~np.isnan(row)] ** 2)) for row in d]
+        estimate = np.nansum(np.array(aligned) * w, axis=0) / np.nansum(w, axis=0)
+        estimate /= np.sqrt((estimate**2).mean())
+    np.testing.assert_allclose(got, estimate, atol=1e-8)
+    rsatoolbox = pytest.importorskip("rsatoolbox")
+    far = arrangements(10 * points, [range(7), (0, 1, 2, 3), (3, 4, 5, 6), (1, 3, 5)], scale=False, noise=1.0)
+    mine = arrangement_rdm(far)["dissimilarity"].values[0]
+    vectors = []
+    for _, part in far.groupby("trial"):
+        square = np.full((7, 7), np.nan)
+        for (_, a), (_, b) in combinations(part.iterrows(), 2):
+            i, j = names.index(a["stimulus"]), names.index(b["stimulus"])
+            square[i, j] = square[j, i] = np.hypot(a["x"] - b["x"], a["y"] - b["y"])
+        vectors.append(square[np.triu_indices(7, 1)])
+    assert np.nanmin(vectors) > 0.2  # below, its weights have a floor, which the paper's do not
+    rdms = rsatoolbox.rdm.RDMs(np.array(vectors))
+    aligned = rsatoolbox.rdm.combine.rescale(rdms, "evidence", threshold=1e-14)
+    weights = aligned.rdm_descriptors["rescalingWeights"]
+    theirs = np.nansum(aligned.dissimilarities * weights, axis=0) / np.nansum(weights, axis=0)
+    np.testing.assert_allclose(mine, theirs / np.sqrt(np.mean(theirs**2)), rtol=1e-5)
+
+
+def test_arrangements_by_subject_and_stimuli_on_one_spot():
+    points = np.random.default_rng(2).normal(size=(5, 2))
+    points[1] = points[0]
+    table = arrangements(points, [range(5), (0, 1, 2)])
+    both = pd.concat([table.assign(subject="p"), table.assign(subject="q", x=3 * table["x"], y=3 * table["y"])])
+    rdms = arrangement_rdm(both, ids=[f"i{k:02d}" for k in (4, 3, 2, 1, 0, 9)], subject="subject")
+    assert rdms["subject"].values.tolist() == ["p", "q"]
+    np.testing.assert_allclose(rdms["dissimilarity"][0], rdms["dissimilarity"][1])
+    np.testing.assert_allclose(9 * rdms["evidence"][0], rdms["evidence"][1])
+    square = squares(rdms)[0]
+    assert square[3, 4] == 0
+    assert np.isnan(square[5, :5]).all()
+    distance = np.linalg.norm(points[2] - points[0]) / np.linalg.norm(points[3] - points[0])
+    assert square[2, 4] / square[1, 4] == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda t: t.assign(stimulus=t["stimulus"].replace("i01", "i00")), InputError, "'i00' twice"),
+        (lambda t: t.assign(x=t["x"].where(t["stimulus"] != "i02")), InputError, "'x' holds 'nan' in row 2"),
+        (lambda t: t.assign(x=0.0, y=1.0), DataError, "one spot in every trial"),
+        (lambda t: t[:4], InputError, "shows 1 stimulus"),
+        (lambda t: t.drop(columns="y"), InputError, "no column 'y'"),
+    ],
+)
+def test_bad_arrangements_are_named(change, error, words):
+    table = arrangements(np.random.default_rng(0).normal(size=(3, 2)), [range(3), range(2)])
+    with pytest.raises(error, match=words):
+        arrangement_rdm(change(table))
+
+
+def test_arrangements_that_nothing_links_are_refused():
+    table = arrangements(np.random.default_rng(0).normal(size=(6, 2)), [(0, 1, 2), (2, 3, 4, 5)])
+    with pytest.raises(DataError, match=r"'t[01]' of 'arrangements' shares no pair"):
+        arrangement_rdm(table)
+    with pytest.raises(InputError, match="'i05' was shown"):
+        arrangement_rdm(table, ids=[f"i0{k}" for k in range(5)])
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+def texts(figure):
+    found = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        found += [text.get_text() for text in axes.texts]
+        found += [axes.get_ylabel(), axes.get_xlabel(), axes.get_title(loc="left")]
+        found += [label.get_text() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
+        legend = axes.get_legend()
+        found += [text.get_text() for text in legend.get_texts()] if legend else []
+    return found + [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_figures_say_what_was_measured():
+    trials = table(3, 40)
+    confused = behaviour.confusion(trials, "right")
+    figure = behaviour_plot.plot(confused)
+    assert {"Class shown", "Answer", "a", "d"} <= set(texts(figure))
+    assert "trials unanswered" in behaviour_plot.caption(confused)
+    assert "Confusion matrix of 4 classes" in behaviour_plot.alt_text({"people": confused})
+    both = behaviour_plot.plot({"people": confused, "network": confused})
+    assert {"people", "network"} <= set(texts(both))
+    consistent = behaviour.error_consistency(trials, "right", n_bootstrap=20)
+    shown = texts(behaviour_plot.plot(consistent))
+    assert {"s0", "s2", "Error consistency κ"} <= set(shown)
+    assert plotting.short(float(consistent["kappa"][0, 1])) in shown
+    assert "95 % bootstrap over stimuli" in behaviour_plot.caption(consistent)
+    assert "mean" in behaviour_plot.alt_text(consistent)
+
+
+def test_the_figure_of_the_shape_bias_has_a_row_a_category_and_a_mark_an_observer():
+    trials = table(3, 80)
+    texture = {f"i{k:03d}": "abcd"[(k // 4) % 4] for k in range(80)}
+    bias = behaviour.shape_bias(trials, "right", texture, n_bootstrap=50)
+    network = behaviour.shape_bias(trials[trials["subject"] == "s0"], "right", texture, n_bootstrap=0)
+    figure = behaviour_plot.plot({"people": bias, "network": network})
+    assert {"people", "network", "a", "b", "c", "d", "← all by texture"} <= set(texts(figure))
+    (axes,) = figure.axes
+    marks = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(marks["people"].get_xdata(), bias["by_category"])
+    assert len([line for line in axes.lines if line.get_marker() == "."]) == 3  # subjects, of people alone
+    assert "people: " in behaviour_plot.caption({"people": bias, "network": network})
+    assert "from" in behaviour_plot.alt_text(bias)
+    assert plotting.short(float(bias["shape_bias"]), 3) in behaviour_plot.caption(bias)
+
+
+def test_what_has_no_figure_is_refused():
+    trials = table(3, 40)
+    with pytest.raises(InputError, match="no figure of split_half"):
+        behaviour_plot.plot(behaviour.split_half(trials, "right", n_splits=2))
+    with pytest.raises(InputError, match="no figure of confusion, error_consistency"):
+        behaviour_plot.plot(
+            {
+                "a": behaviour.confusion(trials, "right"),
+                "b": behaviour.error_consistency(trials, "right", n_bootstrap=0),
+            }
+        )
+    other = behaviour.confusion(trials[trials["right"] != "d"], "right")
+    with pytest.raises(InputError, match="'b' has other classes than 'a'"):
+        behaviour_plot.plot({"a": behaviour.confusion(trials, "right"), "b": other})
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

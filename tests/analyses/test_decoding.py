@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import NearestCentroid
@@ -11,7 +12,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from actkit import plotting
-from actkit.analyses import decoding, decoding_plot
+from actkit.analyses import decoding, decoding_folds, decoding_plot
+from actkit.analyses.classifiers import classify, scaled
 from actkit.analyses.decoding import decode
 from actkit.errors import InputError, LayerError
 
@@ -53,9 +55,9 @@ def test_guesses_are_those_of_a_plain_pipeline(classifier, p):
 def test_row_space_coordinates_keep_all_inner_products():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 50))
-    fold = decoding._Fold(np.arange(8), np.arange(8, 12))
-    z = decoding._standardise(x, fold.train)
-    train, test = decoding._row_space(z @ z[fold.train].T, fold)
+    fold = decoding_folds.Fold(np.arange(8), np.arange(8, 12))
+    z = scaled(x, fold.train)
+    train, test = decoding_folds.row_space(z @ z[fold.train].T, fold)
     assert train.shape == (8, 7)  # centring takes one direction away
     np.testing.assert_allclose(train @ train.T, z[:8] @ z[:8].T, atol=1e-10)
     np.testing.assert_allclose(test @ train.T, z[8:] @ z[:8].T, atol=1e-10)
@@ -116,6 +118,17 @@ def test_nothing_of_the_held_out_stimuli_leaks_into_training():
     assert (before["fold"].values == np.where(split == "train", -1, 0)).all()
 
 
+def test_axes_fitted_to_held_out_stimuli_are_refused():
+    x, y = planted(n=30, p=10)
+    ids = [f"s{i}" for i in range(30)]
+    array = xr.DataArray(x, dims=("stimulus", "unit"), coords={"stimulus": ids})
+    array.attrs = {"reduced": "pca", "pca_fit_stimuli": ids[:20]}
+    with pytest.raises(InputError, match="20 of which are held out here"):
+        decode({"fc": array}, y)
+    halves = np.where(np.arange(30) < 20, "train", "test")
+    assert decode({"fc": array}, y, split=halves).attrs["n_held_out"] == 10
+
+
 def test_selecting_units_on_all_stimuli_would_be_caught():
     # The classic mistake, to show that the material can reveal it: noise, units chosen with the test set in view.
     rng = np.random.default_rng(0)
@@ -123,6 +136,114 @@ def test_selecting_units_on_all_stimuli_would_be_caught():
     chosen = np.argsort(-np.abs(x[y == 0].mean(axis=0) - x[y == 1].mean(axis=0)))[:20]
     assert float(decode(x[:, chosen], y)["accuracy"][0]) > 0.85
     assert float(decode(x, y)["accuracy"][0]) < 0.75
+
+
+def test_the_discriminant_analysis_of_a_wide_layer_is_that_of_all_its_units():
+    x, y = planted(p=400, signal=0.25)
+    x = x * np.exp(np.random.default_rng(1).normal(size=400)) + 7
+    result = decode(x, y, classifier="lda", folds=4, seed=3)
+    expected = np.empty(len(y))
+    for train, test in StratifiedKFold(4, shuffle=True, random_state=3).split(x, y):
+        z = StandardScaler().fit(x[train]).transform(x)
+        means = np.stack([z[train][y[train] == c].mean(0) for c in "abc"])
+        residual = z[train] - means[np.searchsorted(list("abc"), y[train])]
+        covariance = ledoit_wolf(residual, assume_centered=True)[0]
+        w = np.linalg.solve(covariance, means.T)
+        prior = np.log([np.mean(y[train] == c) for c in "abc"])
+        score = z[test] @ w - 0.5 * np.diag(means @ w) + prior
+        expected[test] = np.array(list("abc"))[score.argmax(1)] == y[test]
+    np.testing.assert_array_equal(result["correct"].values[0], expected)
+    assert 0.4 < expected.mean() < 0.99
+    np.testing.assert_array_equal(
+        classify(np.eye(3)[[0, 0, 1]], np.array(list("aab")), np.eye(3)[:2], "lda"), ["a", "b"]
+    )
+
+
+def crossed(n=120, p=300, invariant=1.0, signal=0.5, seed=0):
+    """Three classes at two places; class means shared over places in the share `invariant`."""
+    rng = np.random.default_rng(seed)
+    y, place = np.arange(n) % 3, np.arange(n) // 3 % 2
+    means = np.sqrt(invariant) * rng.normal(size=(3, 1, p)) + np.sqrt(1 - invariant) * rng.normal(size=(3, 2, p))
+    x = rng.normal(size=(n, p)) + signal * means[y, place] + 2 * rng.normal(size=(2, p))[place]
+    return x, np.array(list("abc"))[y], np.array(["left", "right"])[place]
+
+
+def test_cross_decoding_is_the_plain_loop_over_conditions():
+    x, y, place = crossed(signal=0.2)
+    result = decode(x, y, condition=place, folds=4, classifier="ridge")
+    strata = np.char.add(y, place)
+    right = np.zeros((2, 2))
+    confusion = np.zeros((2, 2, 3, 3))
+    names = ["left", "right"]
+    for train, test in StratifiedKFold(4, shuffle=True, random_state=0).split(x, strata):
+        for i, a in enumerate(names):
+            rows = train[place[train] == a]
+            scale = FunctionTransformer(lambda z: z / np.sqrt(300))
+            model = make_pipeline(StandardScaler(), scale, RidgeClassifier(alpha=0.01)).fit(x[rows], y[rows])
+            for j, b in enumerate(names):
+                held = test[place[test] == b]
+                guess = model.predict(x[held])
+                right[i, j] += (guess == y[held]).sum()
+                for t, g in zip(y[held], guess, strict=True):
+                    confusion[i, j, "abc".index(t), "abc".index(g)] += 1
+    np.testing.assert_allclose(result["cross"].values[0], right / 60)
+    np.testing.assert_allclose(result["confusion"].values[0], confusion / 20)
+    assert float(result["accuracy"][0]) == pytest.approx(np.trace(right) / 120)
+    assert float(result["across"][0]) == pytest.approx((right[0, 1] + right[1, 0]) / 120)
+    assert 0.4 < float(result["across"][0]) < 0.99
+    assert result["cross"].dims == ("layer", "train", "test")
+    assert json.loads(result.attrs["inputs"]).keys() == {"source", "labels", "condition"}
+
+
+def test_a_shared_code_crosses_conditions_and_a_code_of_each_does_not():
+    shared, y, place = crossed(signal=0.6)
+    own = crossed(signal=0.6, invariant=0.0)[0]
+    result = decode(
+        {"own": own, "shared": shared}, y, condition=place, classifier="nearest_centroid", n_permutations=40, folds=3
+    )
+    assert (result["accuracy"] > 0.9).all()
+    assert (result["p_value"] == 1 / 40).all()
+    assert float(result["across"][1]) > 0.9
+    assert float(result["across"][0]) < 0.6
+    assert float(result["p_across"][1]) < 0.5  # six ways to rename three classes, over two layers
+    assert float(result["p_across"][0]) >= float(result["p_across"][1])
+    assert plotting.caption(result)
+    with pytest.raises(InputError, match="'c' does not occur in condition 'left'"):
+        decode(shared, y, condition=np.where(y == "c", "right", "left"))
+    with pytest.raises(InputError, match="nothing to cross"):
+        decode(shared, y, condition=["x"] * 120)
+    held = (place == "left") & (np.arange(120) > 60)
+    with pytest.raises(InputError, match="no stimulus of condition 'right' is held out"):
+        decode(shared, y, condition=place, split=np.where(held, "test", "train"))
+
+
+def test_the_curve_by_number_of_units_is_the_plain_loop_and_rises():
+    x, y = planted(n=60, p=150, signal=0.5)
+    result = decode({"l": x}, y, sizes=[100, 5, 20], n_draws=3, classifier="nearest_centroid", memory="300kB")
+    from actkit.resampling import generator
+
+    for draw in range(3):
+        units = generator(0, draw).choice(150, 100, replace=False)
+        for size in (5, 20, 100):
+            plain = decode({"l": x[:, units[:size]]}, y, classifier="nearest_centroid")
+            got = float(result["curve"].sel(size=size)[0, draw])
+            assert got == pytest.approx(float(plain["accuracy"][0]))
+    curve = result["curve"][0].mean("draw").values
+    assert curve[0] < curve[1] < curve[2]
+    with pytest.raises(InputError, match="holds 151, and layer 'l' has 150 units"):
+        decode({"l": x}, y, sizes=[151])
+    xc, yc, place = crossed(signal=1.0)
+    both = decode(xc, yc, condition=place, sizes=[10, 200], n_draws=2, classifier="nearest_centroid")
+    assert (both["curve_across"][0, 1] > both["curve_across"][0, 0]).all()
+
+
+def test_confusions_are_shares_of_each_class():
+    x, y = planted(n=90, p=40, signal=0.4)
+    result = decode(x, y)
+    np.testing.assert_allclose(result["confusion"].sum("decoded"), 1)
+    diagonal = np.diag(result["confusion"].values[0])
+    correct = result["correct"].values[0]
+    np.testing.assert_allclose(diagonal, [correct[y == c].mean() for c in "abc"])
 
 
 def test_groups_stay_whole():
@@ -141,18 +262,18 @@ def test_groups_stay_whole():
 
 
 def test_permutations_respect_folds_and_groups():
-    options = decoding.DecodingOptions(n_permutations=30)
+    options, everywhere = decoding.DecodingOptions(n_permutations=30), np.full(8, "all")
     y, where = np.array(list("aabbaabb")), np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    for shuffled in decoding._shuffles(y, where, None, options):
+    for shuffled in decoding._shuffles(y, where, everywhere, None, options):
         assert sorted(shuffled[:4]) == list("aabb")
     group = np.array(list("ppqqrrss"))
-    for shuffled in decoding._shuffles(y, where, group, options):
+    for shuffled in decoding._shuffles(y, where, everywhere, group, options):
         assert all(len(set(shuffled[group == name])) == 1 for name in "pqrs")
     mixed = np.array(list("pqpqrsrs"))
-    for shuffled in decoding._shuffles(y, where, mixed, options):
+    for shuffled in decoding._shuffles(y, where, everywhere, mixed, options):
         assert all(sorted(shuffled[mixed == name]) == ["a", "b"] for name in "pqrs")
     with pytest.raises(InputError, match="changes nothing"):
-        decoding._shuffles(np.array(list("aabb")), np.array([0, 0, 1, 1]), None, options)
+        decoding._shuffles(np.array(list("aabb")), np.array([0, 0, 1, 1]), np.full(4, "all"), None, options)
 
 
 def test_wide_layers_are_read_in_blocks_with_the_same_result():
@@ -271,3 +392,31 @@ def test_the_figure_says_what_it_shows():
     assert "chance is .33" in decoding_plot.alt_text(untested)
     with pytest.raises(InputError, match="not a decoding result"):
         decoding.plot({"net": xr.Dataset()})
+
+
+def test_figures_of_one_layer_show_confusions_conditions_and_the_curve():
+    x, y, place = crossed(signal=0.4)
+    result = decode(
+        {"b.0": np.roll(x, 1, axis=0), "b.1": x}, y, condition=place, sizes=[10, 100], n_draws=2, n_permutations=3,
+        classifier="nearest_centroid",
+    )  # fmt: skip
+    best = int(result["accuracy"].values.argmax())
+    shown = {kind: decoding.plot(result, kind=kind) for kind in ("confusion", "cross", "curve")}
+    words = {kind: [t.get_text() for axes in figure.axes for t in axes.texts] for kind, figure in shown.items()}
+    assert plotting.short(float(result["cross"][best, 0, 1])) in words["cross"]
+    assert len(words["confusion"]) == 2 * 9
+    assert "chance .333" in words["curve"]
+    labels = [line.get_label() for line in shown["curve"].axes[0].lines]
+    assert {"within conditions", "across conditions"} <= set(labels)
+    for kind, part in (("confusion", "Commonest across conditions"), ("cross", "renamed"), ("curve", "10 to 100")):
+        assert part in plotting.caption(result, kind=kind)
+        assert "b." in plotting.alt_text(result, kind=kind, layer="b.0")
+    plain = decode(x, y, classifier="nearest_centroid")
+    assert "taken for" in plotting.caption(plain, kind="confusion")
+    for kind, cure in (("cross", "condition="), ("curve", "sizes=")):
+        with pytest.raises(InputError, match=cure):
+            decoding.plot(plain, kind=kind)
+    with pytest.raises(InputError, match="'bars'"):
+        decoding.plot(plain, kind="bars")
+    with pytest.raises(InputError, match=r"no layer 'b\.2'"):
+        decoding.plot(result, kind="cross", layer="b.2")

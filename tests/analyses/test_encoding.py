@@ -267,15 +267,15 @@ def test_copies_in_different_folds_warn_and_groups_cure_it():
 
 
 def test_inner_folds_keep_groups_whole_too(monkeypatch):
-    from actkit.analyses import encoding
+    from actkit.analyses import encoding_models
 
     seen = []
 
-    def watched(gram, responses, train, test, penalties, inner):
+    def watched(gram, responses, train, test, penalties, inner, basis):
         seen.extend((set(fold.tolist()), set(train.tolist())) for fold in inner)
-        return ridge(gram, responses, train, test, penalties, inner)
+        return ridge(gram, responses, train, test, penalties, inner, basis)
 
-    monkeypatch.setattr(encoding, "ridge", watched)
+    monkeypatch.setattr(encoding_models, "ridge", watched)
     x, y = planted(n=80)
     encode(layer(x), recording(y, group=np.arange(80) // 2), penalties=WIDE)
     assert len(seen) == 25
@@ -348,7 +348,7 @@ def test_bad_input_is_refused_with_its_cure():
     with pytest.raises(InputError, match=r"shape \(3,\)"):
         encode(layer(x), good, reliability=[0.5] * 3)
     twice = xr.concat([layer(x), layer(x).isel(stimulus=[0])], "stimulus")
-    with pytest.raises(InputError, match="holds stimulus .* twice"):
+    with pytest.raises(InputError, match=r"holds stimulus .* twice"):
         encode(twice, good)
 
 

@@ -367,7 +367,7 @@ def test_bad_input_is_refused_with_its_cure() -> None:
     loud[4, 5] = np.nan
     with pytest.raises(InputError, match="unit 5 holds NaN or infinite"):
         match_units(loud, y, n_permutations=0)
-    with pytest.raises(InputError, match="neuron '1' is 1.2"):
+    with pytest.raises(InputError, match=r"neuron '1' is 1\.2"):
         match_units(x, y, reliability=[0.5, 1.2])
     with pytest.raises(InputError, match="shape \\(3,\\), and there are 2 neurons"):
         match_units(x, y, reliability=[0.5, 0.2, 0.3])

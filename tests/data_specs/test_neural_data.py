@@ -214,6 +214,88 @@ def test_conditions_that_are_none_are_named(tmp_path, stimuli, words):
         catalogue.spec(str(path))
 
 
+READ = """
+name: mine
+title: a session of my own
+description: trials of four pictures
+licence: none
+citation: nobody
+folder: shared_folder
+files:
+  session: {path: FILE, bytes: BYTES, sha256: SUM, by_hand: recorded}
+stimuli:
+  source: conditions
+  order: by name
+  ids: [car, cat, cup]
+  labels:
+    name: {values: [car, cat, cup]}
+variables:
+  spikes:
+    kind: responses
+    description: spikes in each trial
+    dims: DIMS
+    units: spikes
+    source:
+      file: session
+      read: OPTIONS
+    attrs: {region: V4}
+"""
+
+
+def described(folder, file, dims, options):
+    """A data set of one recording, and its path."""
+    path = folder / "shared_folder" / file
+    text = READ.replace("FILE", file).replace("BYTES", str(path.stat().st_size)).replace("SUM", sha256_of(path))
+    (folder / "mine.yaml").write_text(text.replace("DIMS", dims).replace("OPTIONS", options))
+    return catalogue.load(str(folder / "mine.yaml"), folder)
+
+
+def test_a_spec_reads_a_table_of_trials(tmp_path):
+    (tmp_path / "shared_folder").mkdir()
+    rows = "picture,trial,v1,v2\ncup,1,3,0\ncat,2,1,1\ncup,3,5,2\ncar,4,0,0\n"
+    (tmp_path / "shared_folder" / "trials.csv").write_text(rows)
+    data = described(tmp_path, "trials.csv", "[stimulus, repetition, neuron]", "{stimulus: picture}")
+    spikes = validate_responses(data["spikes"])
+    assert spikes["stimulus"].values.tolist() == ["car", "cat", "cup"]  # the order of the ids, not of the table
+    assert spikes["name"].values.tolist() == ["car", "cat", "cup"]
+    np.testing.assert_array_equal(spikes.sel(stimulus="cup").values, [[3, 0], [5, 2]])
+    assert spikes.attrs["source"] == "trials.csv"
+    assert spikes.attrs["region"] == "V4"
+    with pytest.raises(DataError, match=r"variable 'spikes'.*no column 'pictures'; nearest: 'picture'"):
+        described(tmp_path, "trials.csv", "[stimulus, repetition, neuron]", "{stimulus: pictures}")["spikes"]
+    with pytest.raises(DataError, match="the spec says"):
+        described(tmp_path, "trials.csv", "[stimulus, neuron]", "{stimulus: picture}")["spikes"]
+    with pytest.raises(DataError, match="read says all of how a recording is read, so key goes inside"):
+        described(tmp_path, "trials.csv", "[stimulus, repetition, neuron]", "{stimulus: picture}\n      key: v1")
+
+
+def test_a_spec_reads_time_bins_of_spikes(tmp_path):
+    pytest.importorskip("pynwb", reason="pynwb is not installed: pip install 'actkit[nwb]'")
+    import datetime
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(hdmf|pynwb)(\.|$)")
+        from pynwb import NWBHDF5IO, NWBFile
+
+        began = datetime.datetime(2021, 3, 25, tzinfo=datetime.UTC)
+        nwb = NWBFile(session_description="a", identifier="b", session_start_time=began)
+        nwb.add_trial_column(name="picture", description="what was shown")
+        nwb.add_unit(spike_times=[1.01, 1.06, 1.061, 3.02])
+        for i, picture in enumerate(["cup", "cat", "car"]):
+            nwb.add_trial(start_time=1.0 + i, stop_time=1.5 + i, picture=picture)
+        (tmp_path / "shared_folder").mkdir()
+        with NWBHDF5IO(str(tmp_path / "shared_folder" / "x.nwb"), "w") as file:
+            file.write(nwb)
+    options = "{stimulus: picture, window: [0, 100], bin_ms: 50}"
+    spikes = described(tmp_path, "x.nwb", "[stimulus, repetition, neuron, time]", options)["spikes"]
+    assert spikes["time"].values.tolist() == [25, 75]
+    assert spikes["time"].attrs["units"] == "ms"
+    assert spikes.sel(stimulus="cup").values.ravel().tolist() == [1, 2]
+    assert spikes.sel(stimulus="car").values.ravel().tolist() == [1, 0]
+    assert spikes.attrs["window_stop_ms"] == 100
+
+
 # ------------------------------------------------------------------ data sets on disk
 
 
@@ -250,6 +332,19 @@ def test_v4_copies_are_the_300_pictures_stored_twice():
     for group in np.flatnonzero(sizes == 2)[:5]:
         one, other = np.flatnonzero(groups == np.unique(groups)[group])
         np.testing.assert_array_equal(np.asarray(data.stimuli.image(one)), np.asarray(data.stimuli.image(other)))
+
+
+@needs("cowley2023_v4")
+@pytest.mark.parametrize("session", SESSIONS)
+def test_v4_groups_are_pictures_of_the_same_bytes(session):
+    import hashlib
+
+    data = catalogue.load(f"cowley2023_v4_{session}")
+    with zipfile.ZipFile(Path(DATA, "cowley2023_v4", f"images_{session}.zip")) as archive:
+        sums = [hashlib.sha256(archive.read(f"{identifier}.jpg")).hexdigest() for identifier in data.ids]
+    groups = stimulus_groups(data["averages"])
+    # each group has one sum and each sum one group
+    assert len(set(zip(groups.tolist(), sums, strict=True))) == len(set(sums)) == len(set(groups.tolist()))
 
 
 @needs("cowley2023_v4")
@@ -320,6 +415,32 @@ def test_seven_objects_counted_anew_from_the_rasters():
             counts = bin_spikes(unit["raster_data"], [(100, 300)], onset=onset)
             anew = from_trials(counts, shown, stimuli=responses["stimulus"].values.tolist(), neurons=[name])
             np.testing.assert_array_equal(anew.values[:, :, 0], responses.values[:, :, neuron])
+
+
+@needs("zhang_desimone_it_7objects")
+def test_seven_objects_over_time():
+    """Bins of the rasters add up to the counts that the package's users know, for all neurons."""
+    data = catalogue.load("zhang_desimone_it_7objects")
+    course, counts = validate_responses(data["time_course"]), data["responses"]
+    assert course.sizes == {"stimulus": 21, "repetition": 20, "neuron": 132, "time": 50}
+    assert course["neuron"].values.tolist() == counts["neuron"].values.tolist()
+    assert course["session"].values.tolist() == course["session_ID"].values.astype(str).tolist()
+    assert (course["object"] == counts["object"]).all()
+    assert course["time"].values[[0, -1]].tolist() == [-490, 490]
+    assert course["time"].attrs["units"] == "ms"
+    within = course.sel(time=slice(100, 300)).sum("time", skipna=False)
+    np.testing.assert_array_equal(within.values, counts.values)
+
+    def tuning(start, stop):
+        """Variance between conditions beyond that of noise, in spikes², mean over neurons."""
+        trials = course.sel(time=slice(start, stop)).sum("time", skipna=False)
+        noise = (trials.var("repetition", ddof=1) / trials.notnull().sum("repetition")).mean("stimulus")
+        return float((trials.mean("repetition").var("stimulus", ddof=1) - noise).mean())
+
+    # nobody is tuned to a picture that has not come on: a shift of the onset would show
+    assert abs(tuning(-300, -100)) < 0.05
+    assert abs(tuning(-200, 0)) < 0.05
+    assert tuning(100, 300) == pytest.approx(1.21, abs=0.01)
 
 
 @needs("bonner2021_object2vec")

@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actkit.array_files import loader_for
 from actkit.data_specs import catalogue
-from actkit.data_specs.schema import Spec, loader_for, parse_spec, read_spec
+from actkit.data_specs.schema import Spec, parse_spec, read_spec
 from actkit.errors import DataError
 
 MINIMAL = """\

@@ -8,9 +8,10 @@ import pytest
 import scipy.io
 import xarray as xr
 
-from actkit.data_specs.assemblies import read_assembly
-from actkit.data_specs.loaders import fit_dims, read_array
+from actkit.array_files import contents, fit_dims, read_array, read_table
 from actkit.errors import DataError
+from actkit.recordings_assemblies import read_assembly
+from actkit.recordings_files import read_recording
 
 RNG = np.random.default_rng(1)
 SQUARES = RNG.random((3, 4, 4))
@@ -88,7 +89,7 @@ def test_matlab_files_old_and_new_read_alike(mat):
         ("subjects", r"is a struct; add the field"),
         ("matrix.x", r"of something that is no struct"),
         ("ragged", r"differ in shape"),
-        (None, r"must give a key"),
+        (None, r"key must be given"),
     ],
 )
 def test_what_a_matlab_file_lacks_is_named(mat, key, message):
@@ -140,6 +141,20 @@ def test_csv(tmp_path):
     assert read_array(tmp_path / "t.csv", "csv", "id").tolist() == ["x", "y"]
     with pytest.raises(DataError, match="no column 'idd'; nearest: 'id'"):
         read_array(tmp_path / "t.csv", "csv", "idd")
+    assert contents(tmp_path / "t.csv", "csv") == {"id": "text", "a": "numbers", "b": "numbers"}
+
+
+def test_columns_of_text_stay_the_text_they_are(tmp_path):
+    (tmp_path / "t.csv").write_text("id,a\n007,1\nNA,2\n,3\n")
+    assert read_table(tmp_path / "t.csv", text=["id", "none"])["id"].tolist() == ["007", "NA", ""]
+    assert read_table(tmp_path / "t.csv", text=["id"])["a"].tolist() == [1, 2, 3]
+
+
+def test_contents_of_both_kinds_of_matlab_files(mat):
+    held = contents(mat, "mat")
+    assert held["matrix"] == "4 × 4"
+    assert any(name.split(".")[0] == "subjects" for name in held)
+    assert not any(name.startswith("#") for name in held)
 
 
 @pytest.mark.parametrize("loader", ["mat", "npy", "npz", "hdf5", "netcdf"])
@@ -205,25 +220,30 @@ def test_an_assembly_becomes_stimuli_repetitions_and_neurons(tmp_path):
     assert array["region"].values.tolist() == ["V4", "IT", "IT"]
     assert array["object_name"].values.tolist() == ["dog", "cat", "car"]
     assert int(array["time_bin_start"]) == 70
+    assert "time" not in array.coords
     # im2 was shown as repetition 0 in row 2 and as repetition 1 in row 0; im3 only once.
     np.testing.assert_array_equal(array.sel(stimulus="im2").values, RESPONSES[[2, 0]])
     np.testing.assert_array_equal(array.sel(stimulus="im1").values, RESPONSES[[1, 4]])
     np.testing.assert_array_equal(array.sel(stimulus="im3", repetition=0).values, RESPONSES[3])
     assert np.isnan(array.sel(stimulus="im3", repetition=1)).all()
+    recording = read_recording(tmp_path / "a.nc", where={"region": ["IT"]})
+    np.testing.assert_array_equal(recording.values, array.values[:, :, 1:])
 
 
 def test_an_assembly_is_selected_by_its_coordinates(tmp_path):
     write_assembly(tmp_path / "a.nc", bins=2)
-    array = read_assembly(tmp_path / "a.nc", keep={"region": ["IT"], "repetition": ["0"]} | {})
+    array = read_assembly(tmp_path / "a.nc", where={"region": ["IT"], "repetition": ["0"]})
     assert array.dims == ("stimulus", "neuron", "time")
     assert array["neuron"].values.tolist() == ["n2", "n3"]
     np.testing.assert_array_equal(array.sel(stimulus="im1").values[:, 1], RESPONSES[1, 1:] + 100)
+    assert array["time"].values.tolist() == [120, 130]  # centres of 70-170 and 80-180
+    assert array["time"].attrs["units"] == "ms"
     with pytest.raises(DataError, match="no 'region' is V1"):
-        read_assembly(tmp_path / "a.nc", keep={"region": ["V1"]})
+        read_assembly(tmp_path / "a.nc", where={"region": ["V1"]})
     with pytest.raises(DataError, match="no coordinate 'regoin' to select by; nearest: 'region'"):
-        read_assembly(tmp_path / "a.nc", keep={"regoin": ["IT"]})
+        read_assembly(tmp_path / "a.nc", where={"regoin": ["IT"]})
     with pytest.raises(DataError, match="no coordinate stimulus_path"):
-        read_assembly(tmp_path / "a.nc", stimulus_key="stimulus_path")
+        read_assembly(tmp_path / "a.nc", stimulus="stimulus_path")
 
 
 def test_plain_netcdf_of_both_versions(tmp_path):

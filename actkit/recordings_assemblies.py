@@ -3,7 +3,7 @@
 An assembly is one variable over ``presentation`` and ``neuroid`` (and perhaps ``time_bin``) whose other coordinates
 were levels of a MultiIndex and lie in the file as plain coordinates along those dims. Here ``presentation`` becomes
 ``stimulus`` by its image or stimulus id, and ``repetition`` where an id occurs more than once; ``neuroid`` becomes
-``neuron``; ``time_bin`` becomes ``time``.
+``neuron``; ``time_bin`` becomes ``time``, the centres of the bins in milliseconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actkit.data_specs.mat_files import is_hdf5
 from actkit.errors import DataError, nearest
+from actkit.mat_files import is_hdf5
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,8 +57,8 @@ def open_netcdf(path: str | Path) -> xr.Dataset:
 def read_assembly(
     path: str | Path,
     key: str | None = None,
-    stimulus_key: str | None = None,
-    keep: Mapping[str, Sequence[str]] | None = None,
+    stimulus: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
 ) -> xr.DataArray:
     """Read an assembly as an array over stimulus, repetition, neuron and time.
 
@@ -68,9 +68,9 @@ def read_assembly(
         The netCDF file.
     key : str, optional
         The variable; needed only where the file has several.
-    stimulus_key : str, optional
+    stimulus : str, optional
         The coordinate of stimulus ids; by default ``stimulus_id`` or ``image_id``.
-    keep : mapping of str to sequence of str, optional
+    where : mapping of str to sequence of str, optional
         Coordinates and the values to keep, such as ``{"region": ["IT"]}``.
 
     Returns
@@ -83,7 +83,7 @@ def read_assembly(
     Raises
     ------
     DataError
-        If there is no presentation or stimulus dim, no coordinate of ids, or `keep` leaves nothing.
+        If there is no presentation or stimulus dim, no coordinate of ids, or `where` leaves nothing.
 
     Notes
     -----
@@ -95,17 +95,28 @@ def read_assembly(
         key = names[0]
     if key is None or key not in names:
         raise DataError(
-            f"{path} {'needs a key' if key is None else f'has no variable {key!r}'}; {nearest(key or '', names)}"
+            f"{path} {f'holds {len(names)} arrays, so it needs a key' if key is None else f'has no variable {key!r}'}; "
+            f"{nearest(key or '', names)}"
         )
-    array = _select(dataset[key], keep or {}, path)
+    array = _select(dataset[key], where or {}, path)
     array = array.rename({old: new for old, new in (("neuroid", "neuron"), ("time_bin", "time")) if old in array.dims})
     if "presentation" in array.dims:
-        array = _by_stimulus(array, stimulus_key, path)
+        array = _by_stimulus(array, stimulus, path)
     if "stimulus" not in array.dims:
         raise DataError(f"{path}: {key!r} has the dims {array.dims}, none of them presentation or stimulus")
+    array = _with_times(array)
     if "time" in array.dims and array.sizes["time"] == 1:
-        array = array.isel(time=0)
+        array = array.isel(time=0).drop_vars("time", errors="ignore")
     return _with_neuron_ids(array.transpose("stimulus", ...))
+
+
+def _with_times(array: xr.DataArray) -> xr.DataArray:
+    """Give the time dim the centres of its bins."""
+    edges = [f"time_bin_{side}" for side in ("start", "end")]
+    if "time" not in array.dims or "time" in array.coords or any(edge not in array.coords for edge in edges):
+        return array
+    start, stop = (array[edge].values.astype(np.float64) for edge in edges)
+    return array.assign_coords(time=("time", (start + stop) / 2, {"units": "ms", "long_name": "time"}))
 
 
 def _select(array: xr.DataArray, keep: Mapping[str, Sequence[str]], path: str | Path) -> xr.DataArray:
@@ -122,12 +133,12 @@ def _select(array: xr.DataArray, keep: Mapping[str, Sequence[str]], path: str | 
     return array
 
 
-def _by_stimulus(array: xr.DataArray, stimulus_key: str | None, path: str | Path) -> xr.DataArray:
+def _by_stimulus(array: xr.DataArray, stimulus: str | None, path: str | Path) -> xr.DataArray:
     """Turn presentations into stimuli, and repetitions where ids occur more than once."""
     import xarray as xr
 
     along = {str(name): array[name].values for name in array.coords if array[name].dims == ("presentation",)}
-    candidates = _STIMULUS_IDS if stimulus_key is None else (stimulus_key,)
+    candidates = _STIMULUS_IDS if stimulus is None else (stimulus,)
     found = next((name for name in candidates if name in along), None)
     if found is None:
         raise DataError(
