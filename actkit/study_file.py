@@ -45,6 +45,7 @@ from actkit.study_spec import (
     as_mapping,
     said_where,
 )
+from actkit.study_specialization import SpecializationStep, checked
 
 __all__ = [
     "Study",
@@ -69,6 +70,7 @@ _ANALYSES: dict[str, tuple[type[StepOf], tuple[str, ...]]] = {
     "encode": (EncodeStep, ("encoding",)),
     "transfer": (TransferStep, ("matched_transfer",)),
     "lesion_matched": (LesionMatchedStep, ("lesion_matched",)),
+    "specialization": (SpecializationStep, ("specialization", "specialization_dynamics")),
 }
 _OF_RECORDINGS = ("rdm", "rsa", "decoding", "match", "encode", "transfer", "lesion_matched")
 _HEAD = "a study is a mapping that starts with `study: NAME`"
@@ -188,6 +190,11 @@ def _check(raw: Any, source: str, folder: Path, text: str, quick: bool) -> Study
         raise InputError(
             f'{source}, study: {head.study!r} names a folder of results, so it takes no /\\:*?"<>| or dot first'
         )
+    alone = [item for item in head.analyses if isinstance(item, Mapping) and "specialization" in item]
+    if not head.networks and not alone:
+        raise InputError(
+            f"{source}: `networks` is missing; name one network at least, such as `networks: [efficientnet_lite0]`"
+        )
     networks = read_networks(head.networks, source, folder, head.seed)
     sets = head.stimuli if isinstance(head.stimuli, list) else [head.stimuli]
     if head.stimuli is None:
@@ -255,6 +262,9 @@ def _chosen(step: AnalysisStep, study: Study, before: tuple[AnalysisStep, ...]) 
         if twin is not None and twin not in {spec.name for spec in study.networks}:
             among = [spec.name for spec in study.networks]
             raise InputError(f"{step.where}, controls, untrained: there is no network {twin!r}; {nearest(twin, among)}")
+    if step.kind == "specialization":
+        checked(step.own, step.where)
+        return step
     names = study.members(step.own.networks)
     if step.kind == "ceiling":
         refuse_networks(names, step.where)

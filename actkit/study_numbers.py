@@ -11,6 +11,7 @@ from actkit.results import load
 from actkit.study_lesion_matched import matched_numbers
 from actkit.study_lesion_report import accuracy_numbers, read_accuracies, seeds_numbers
 from actkit.study_neuron_report import neuron_numbers
+from actkit.study_specialization import module_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from actkit.study import StudyRun
 
-NUMBERED = ("rsa", "decoding", "segregation_seeds", "neurons", "lesion_matched")
+NUMBERED = ("rsa", "decoding", "segregation_seeds", "neurons", "lesion_matched", "modules")
 """Kinds of steps that have key numbers."""
 
 
@@ -156,6 +157,8 @@ def all_numbers(
             first += neuron_numbers(result)
         elif analysis == "segregation_seeds":
             first += seeds_numbers(result)
+        elif analysis == "specialization_sweep":
+            first += module_numbers(result)
         elif analysis == "lesion_matched":
             rows += matched_numbers(result)
         elif analysis == "decoding":

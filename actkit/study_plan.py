@@ -19,6 +19,7 @@ from actkit.study_neuron_plan import NeuronPlanner
 from actkit.study_neuron_spec import NEURON_KINDS
 from actkit.study_opening import key_of
 from actkit.study_spec import AnalysisStep, NetworkSpec, Study, said_where
+from actkit.study_specialization import plan_specialization
 from actkit.study_words import slug, variable_name
 from actkit.study_workshop import Workshop
 
@@ -40,7 +41,7 @@ class Step:
     kind : str
         What is done: stimuli, network, accuracies, record, rdm, rsa, decoding, segregation, segregation_seeds,
         feature_visualization, ceiling, match, control, encode, transfer, neurons, lesion_matched,
-        figures, report.
+        sweep, specialization, dynamics, masks, modules, figures, report.
     inputs : tuple of str
         Ids of the steps it needs.
     outputs : tuple of str
@@ -209,6 +210,8 @@ class Builder:
                 lesioned.append(plan_segregation(self, analysis))
             elif analysis.kind == "lesion_matched":
                 plan_lesion_matched(self, analysis)
+            elif analysis.kind == "specialization":
+                plan_specialization(self, analysis)
             elif analysis.kind == "feature_visualization":
                 plan_feature_visualization(self, analysis, lesioned)
             else:

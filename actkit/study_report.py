@@ -23,6 +23,7 @@ from actkit.study_lesion_report import (
 )
 from actkit.study_neuron_report import add_neuron_findings, neuron_tables, neuron_text, neuron_title
 from actkit.study_numbers import all_numbers, is_simulated, number_table
+from actkit.study_specialization import add_module_findings, modules_text
 from actkit.study_words import selected_words, slug
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _LESION_COLUMNS = (
 _ORDER = (
     "neurons",
     "lesion_matched",
+    "modules",
     "segregation_seeds",
     "segregation",
     "feature_visualization",
@@ -55,7 +57,7 @@ _ORDER = (
 # Kinds of steps whose question stands at the end of the report.
 _SHOWN = (
     "rsa", "decoding", "segregation_seeds", "segregation", "feature_visualization", "ceiling", "match", "control",
-    "encode", "transfer", "neurons", "lesion_matched",
+    "encode", "transfer", "neurons", "lesion_matched", "specialization", "dynamics", "masks", "modules",
 )  # fmt: skip
 
 
@@ -94,6 +96,7 @@ def write_report(doing: Doing, step: Step) -> None:
     add_findings(report, doing.out, plan)
     add_neuron_findings(report, doing.out, plan)
     add_matched_findings(report, doing.out, plan)
+    add_module_findings(report, plan)
     if table is not None:
         add_accuracies(report, table)
     drawn = [other for other in plan.steps if other.kind == "figures"]
@@ -246,6 +249,8 @@ def section_title(step: Step, result: xr.Dataset) -> str:
         return title
     if kind == "neurons":
         return neuron_title(step)
+    if kind == "modules":
+        return "What each module knows"
     if kind == "lesion_matched":
         return f"Without matched units: {step.detail['result'].removeprefix('lesion_matched ')}"
     suffix = " (simulated)" if is_simulated(result) else ""
@@ -284,6 +289,8 @@ def section_text(step: Step, result: xr.Dataset, doing: Doing) -> str:
         return neuron_text(step, doing)
     if kind == "lesion_matched":
         return matched_text(step, doing)
+    if kind == "modules":
+        return modules_text(step, doing)
     if kind == "decoding":
         missing = int(result.attrs.get("n_without_label", 0))
         first = doing.plan[step.detail["results"][0]].detail

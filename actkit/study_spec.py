@@ -81,7 +81,9 @@ class StudyHead(Options):
     title: str | None = Field(None, description="one line for people")
     description: str | None = Field(None, description="what it asks, a paragraph for the report")
     seed: int = Field(0, ge=0, description="seed of every step that does not set its own")
-    networks: list[Any] = Field(min_length=1, description="networks, side by side")
+    networks: list[Any] = Field(
+        [], description="networks, side by side; needed but where a `specialization` trains its own"
+    )
     stimuli: Any = Field(None, description="data set, path, or several to join; needed where a network is recorded")
     record: dict[str, Any] = Field({}, description="recording options")
     models: list[Any] = Field([], description="model RDMs that every comparison includes")

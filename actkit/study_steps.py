@@ -26,6 +26,14 @@ from actkit.study_lesions import (
 from actkit.study_neurons import do_ceiling, do_control, do_encode, do_match, do_summary, do_transfer
 from actkit.study_opening import call_progress
 from actkit.study_plan import Plan, Step
+from actkit.study_specialization import (
+    do_dynamics,
+    do_masks,
+    do_modules,
+    do_specialization,
+    do_sweep,
+    drawn_modules,
+)
 from actkit.study_words import has_value, label_word
 from actkit.study_workshop import Workshop
 
@@ -205,6 +213,10 @@ def drawings(doing: Doing, step: Step) -> list[Drawing]:
     if detail["draw"] == "neurons":
         chosen = zip(stems, detail["drawn"], strict=True)
         return [Drawing(stem, doing.result(result), dict(options)) for stem, (_, result, options) in chosen]
+    if detail["draw"] == "modules":
+        return [
+            Drawing(stem, *drawn_modules(doing, step, kind)) for stem, kind in zip(stems, detail["kinds"], strict=True)
+        ]
     if detail["draw"] in ("feature_visualization", "lesion_matched"):
         return [Drawing(stems[0], doing.result(detail["result"]), {})]
     if detail["draw"] in ("segregation", "segregation_seeds"):
@@ -361,6 +373,11 @@ _DO: dict[str, Callable[[Doing, Step], None]] = {
     "transfer": do_transfer,
     "neurons": do_summary,
     "lesion_matched": do_lesion_matched,
+    "sweep": do_sweep,
+    "specialization": do_specialization,
+    "dynamics": do_dynamics,
+    "masks": do_masks,
+    "modules": do_modules,
     "figures": _figures,
     "report": _report,
 }

@@ -8,10 +8,6 @@ the network of the paper, for a GPU. A trained network is kept in a cache under 
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +15,10 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 
 from actkit import plugins
 from actkit.errors import InputError
+from actkit.extractors.network_cache import cache_folder, read_cache, write_cache
 from actkit.extractors.task_images import (
     LABEL_COLUMNS,
     SETS,
@@ -44,10 +40,10 @@ from actkit.extractors.training import (
     training_rows,
 )
 from actkit.extractors.vgg import VGG
-from actkit.extractors.weights import file_sha256, load_into, load_state_dict, seeded
+from actkit.extractors.weights import load_into, seeded
 from actkit.network import Network
 from actkit.options import with_options
-from actkit.results import atomic_write, fingerprint
+from actkit.results import fingerprint
 
 __all__ = [
     "LABEL_COLUMNS",
@@ -164,17 +160,17 @@ def open_network(
     tasks = _prepared(sources, options)
     settings = TrainingOptions(**{name: getattr(options, name) for name in TrainingOptions.model_fields})
     key = fingerprint(_configuration(tasks, settings))
-    folder = _cache_folder(options.cache) / key[:32]
+    folder = cache_folder(options.cache) / key[:32]
     checkpoint = folder.with_name(f"{folder.name}.checkpoint.safetensors")
     if options.retrain:
         checkpoint.unlink(missing_ok=True)
-    if not options.retrain and (kept := _read_cache(folder, key)) is not None:
+    if not options.retrain and (kept := read_cache(folder, key)) is not None:
         state, provenance = kept
         module = build(options, len(provenance["classes"]))
         load_into(module, state)
         return _network(module, options, provenance)
     module, provenance = _fit(tasks, settings, progress, checkpoint)
-    _write_cache(folder, key, module, provenance)
+    write_cache(folder, key, module, provenance)
     return _network(module, options, provenance)
 
 
@@ -337,44 +333,3 @@ def _configuration(tasks: Mapping[str, TaskData], options: TrainingOptions) -> d
         "preprocessing": preprocessing(options.size, options.colour).describe(),
         "tasks": [[name, task.sha256, list(task.classes)] for name, task in tasks.items()],
     }
-
-
-def _cache_folder(cache: str | None) -> Path:
-    if cache is not None:
-        return Path(cache).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("actkit") / "networks"
-
-
-def _read_cache(folder: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """Return weights and provenance, or None where the cache has none or its files do not belong together."""
-    try:
-        note = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        weights = folder / "weights.safetensors"
-        if note["key"] != key or file_sha256(weights) != note["weights_file_sha256"]:
-            return None
-        return load_state_dict(weights), note["provenance"]
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _write_cache(folder: Path, key: str, module: torch.nn.Module, provenance: Mapping[str, Any]) -> None:
-    """Write weights and note into a folder beside, then put it in place in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir()
-    try:
-        weights = partial / "weights.safetensors"
-        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, weights)
-        note = {"key": key, "weights_file_sha256": file_sha256(weights), "provenance": dict(provenance)}
-        atomic_write(partial / "network.json", json.dumps(note, indent=1, sort_keys=True))
-        try:
-            os.replace(partial, folder)
-        except OSError:  # a folder is there: of an earlier run, damaged, or just written by another process
-            replaced = partial.with_suffix(".replaced")
-            os.replace(folder, replaced)
-            shutil.rmtree(replaced, ignore_errors=True)
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -61,7 +61,7 @@ def test_a_seed_of_a_step_wins_over_the_study_s(folder: Path) -> None:
     ("change", "message"),
     [
         ({"analysis": []}, "mine.yaml: unknown option 'analysis'; nearest: 'analyses'"),
-        ({"networks": []}, "mine.yaml: option 'networks' is []"),
+        ({"networks": []}, "mine.yaml: `networks` is missing; name one network"),
         (
             {"networks": ["pixel"]},
             "mine.yaml, networks, item 1, extractor: there is no extractor 'pixel'; nearest: 'pixels'",

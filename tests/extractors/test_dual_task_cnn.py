@@ -173,7 +173,7 @@ def test_a_damaged_cache_is_trained_again(tasks, tmp_path, damage):
     again = open_network("dual_task_cnn", data=tasks, **settings)
     assert again.weights_sha256 == first.weights_sha256
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-    assert dual_task_cnn._read_cache(folder, json.loads((folder / "network.json").read_text())["key"]) is not None
+    assert dual_task_cnn.read_cache(folder, json.loads((folder / "network.json").read_text())["key"]) is not None
 
 
 def test_data_sets_by_name(tmp_path, monkeypatch, tasks):
