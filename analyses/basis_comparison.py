@@ -22,11 +22,17 @@ from pydantic import Field
 from actkit.analyses.selectivity_responses import Layout
 from actkit.analyses.source import Layer
 from actkit.analyses.unit_matching_kernel import TIE, Best, correlate_columns, match_layer
-from actkit.analyses.unit_matching_setting import Setting, bootstrap_interval, mean_over_folds, open_setting
+from actkit.analyses.unit_matching_setting import (
+    MatchingOptions,
+    Setting,
+    bootstrap_interval,
+    mean_over_folds,
+    open_setting,
+)
 from actkit.compute import format_bytes, parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
-from actkit.options import Options, with_options
+from actkit.options import with_options
 from actkit.resampling import Stream, generator
 from actkit.results import describe
 
@@ -35,21 +41,12 @@ __all__ = ["BasesOptions", "channel_rotation", "compare_bases", "position_groups
 _N_BOOTSTRAP = 1000
 
 
-class BasesOptions(Options):
+class BasesOptions(MatchingOptions):
     """Options of :func:`compare_bases`."""
 
-    layers: list[str] | None = Field(
-        None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
-    )
-    folds: int = Field(5, ge=2, description="Parts into which the stimuli are split.")
     n_rotations: int = Field(
         20, ge=1, description="Random rotations; with fewer than 20 no p-value can reach .05 / 1.05, and none is given."
     )
-    floor: float = Field(
-        0.1, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
-    )
-    memory: str = Field("500MB", description="Most memory to use for blocks of units, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds, the rotations and the bootstrap.")
 
 
 @with_options(BasesOptions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actkit import plotting
-from actkit.analyses.encoding_parts_plot import Bar, draw, limits
+from actkit.analyses.encoding_parts_plot import Bar, ceiling_of, draw, limits, subject_of
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ def _bars(result: xr.Dataset) -> list[Bar]:
         values, colour = one["split"].values.astype(float), plotting.COLOURS[number % len(plotting.COLOURS)]
         bars.append(Bar(str(band), values, median, low, high, colour, number == 0))
     return bars
-
-
-def _ceiling(result: xr.Dataset) -> np.ndarray | None:
-    """Reliabilities, which bound the share of variance that can be explained."""
-    return np.clip(result["reliability"].values.astype(float), 0, 1) if "reliability" in result else None
-
-
-def _subject(result: xr.Dataset) -> str:
-    """What is predicted."""
-    region = result.attrs.get("region")
-    return f"{region} neurons" if region else "neurons"
 
 
 def plot(result: xr.Dataset, *, title: str | None = None, **_unused: Any) -> Figure:
@@ -69,8 +58,8 @@ def plot(result: xr.Dataset, *, title: str | None = None, **_unused: Any) -> Fig
         f"{result.sizes['neuron']} neurons, {int(result.attrs.get('n_stimuli', 0))} stimuli; bar: median, line: 95 % "
         "interval over neurons; dots: neurons"
     )
-    headline = title or f"What {len(bars) - 1} feature spaces explain of {_subject(result)}"
-    return draw(bars, _ceiling(result), headline, line, "Held-out share of variance explained")
+    headline = title or f"What {len(bars) - 1} feature spaces explain of {subject_of(result)}"
+    return draw(bars, ceiling_of(result), headline, line, "Held-out share of variance explained")
 
 
 def caption(result: xr.Dataset, **_unused: Any) -> str:
@@ -92,20 +81,20 @@ def caption(result: xr.Dataset, **_unused: Any) -> str:
         If it is not a banded encoding result.
     """
     bars = _bars(result)
-    outside = limits(bars, _ceiling(result))[2]
+    outside = limits(bars, ceiling_of(result))[2]
     attrs = result.attrs
     text = [
         f"Held-out share of variance (1 − squared error / squared deviation from the training mean) of "
-        f"{result.sizes['neuron']} {_subject(result)} that banded ridge regression explains from {len(bars) - 1} bands "
-        f"together, and its split among bands by the product measure, which adds up neuron by neuron (medians do not): "
-        f"{attrs.get('splitting', 'held-out stimuli')}, {int(attrs.get('n_stimuli', 0))} stimuli, "
+        f"{result.sizes['neuron']} {subject_of(result)} that banded ridge regression explains from {len(bars) - 1} "
+        f"bands together, and its split among bands by the product measure, which adds up neuron by neuron (medians do "
+        f"not): {attrs.get('splitting', 'held-out stimuli')}, {int(attrs.get('n_stimuli', 0))} stimuli, "
         f"{int(attrs.get('n_candidates', 0))} candidate weights of bands, chosen for each neuron and fold in the "
         "training stimuli.",
         "Bars are medians over neurons, dots neurons" + (f" ({outside} outside the axis)." if outside else "."),
     ]
     if attrs.get("interval"):
         text.append(f"Lines: {attrs['interval']}.")
-    if _ceiling(result) is not None:
+    if ceiling_of(result) is not None:
         text.append(
             "Dashed with a grey band: median and quartiles of the reliability ρ, the share that a model without noise "
             "explains."
@@ -135,6 +124,5 @@ def alt_text(result: xr.Dataset, **_unused: Any) -> str:
     """
     bars = _bars(result)
     parts = [f"{bar.label} {plotting.short(bar.median) if np.isfinite(bar.median) else 'no score'}" for bar in bars]
-    return (
-        f"Horizontal bars of the median share of variance of {_subject(result)} that is explained: {', '.join(parts)}."
-    )
+    subject = subject_of(result)
+    return f"Horizontal bars of the median share of variance of {subject} that is explained: {', '.join(parts)}."

@@ -11,6 +11,7 @@ import numpy as np
 from actkit import plotting
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
 
 _ROW, _WIDE = 0.46, 4.6  # inches: one bar, the axes
@@ -42,6 +43,39 @@ class Bar:
     high: float
     colour: str
     apart: bool = False
+
+
+def ceiling_of(result: xr.Dataset) -> np.ndarray | None:
+    """Take the reliabilities, which bound the share of variance that can be explained.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A banded encoding or a partition of variance.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        ``(n_neurons,)`` from 0 to 1; None without reliabilities.
+    """
+    return np.clip(result["reliability"].values.astype(float), 0, 1) if "reliability" in result else None
+
+
+def subject_of(result: xr.Dataset) -> str:
+    """Say what is predicted.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A banded encoding or a partition of variance.
+
+    Returns
+    -------
+    str
+        Neurons, with their region where it is known.
+    """
+    region = result.attrs.get("region")
+    return f"{region} neurons" if region else "neurons"
 
 
 def limits(bars: Sequence[Bar], ceiling: np.ndarray | None) -> tuple[float, float, int]:

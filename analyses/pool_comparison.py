@@ -16,6 +16,7 @@ from pydantic import Field
 from actkit.analyses.source import Layer
 from actkit.analyses.unit_matching_kernel import correlate_columns, match_layer, read_units
 from actkit.analyses.unit_matching_setting import (
+    MatchingOptions,
     Setting,
     bootstrap_interval,
     correlate_rows,
@@ -25,7 +26,7 @@ from actkit.analyses.unit_matching_setting import (
 from actkit.compute import parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
-from actkit.options import Options, with_options
+from actkit.options import with_options
 from actkit.resampling import Stream, generator
 from actkit.results import describe
 
@@ -34,22 +35,13 @@ __all__ = ["PoolsOptions", "draw_pools", "equalise_pools"]
 _N_BOOTSTRAP = 1000
 
 
-class PoolsOptions(Options):
+class PoolsOptions(MatchingOptions):
     """Options of :func:`equalise_pools`."""
 
-    layers: list[str] | None = Field(
-        None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
-    )
-    folds: int = Field(5, ge=2, description="Parts into which the stimuli are split.")
     pool_size: int | None = Field(
         None, ge=1, description="Units drawn from every layer; as many as the smallest chosen layer has by default."
     )
     n_draws: int = Field(100, ge=1, description="Pools drawn from every layer.")
-    floor: float = Field(
-        0.1, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
-    )
-    memory: str = Field("500MB", description="Most memory to use for blocks of units, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds, the pools and the bootstrap.")
 
 
 @with_options(PoolsOptions)

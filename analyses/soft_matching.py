@@ -24,11 +24,17 @@ from pydantic import Field
 from actkit.analyses.pool_comparison import draw_pools
 from actkit.analyses.source import Layer
 from actkit.analyses.unit_matching_kernel import Targets, match_layer, read_units
-from actkit.analyses.unit_matching_setting import Setting, correlate_rows, mean_over_folds, open_setting
+from actkit.analyses.unit_matching_setting import (
+    MatchingOptions,
+    Setting,
+    correlate_rows,
+    mean_over_folds,
+    open_setting,
+)
 from actkit.compute import format_bytes, parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError, require
-from actkit.options import Options, with_options
+from actkit.options import with_options
 from actkit.results import describe
 
 __all__ = ["SoftOptions", "soft_match", "transport_plan"]
@@ -37,13 +43,9 @@ _ENTRY = 80  # bytes that a solver takes for every pair of a unit and a neuron
 _FEWEST = 100  # pools without which a balanced score would hang on the units that happened to be drawn
 
 
-class SoftOptions(Options):
+class SoftOptions(MatchingOptions):
     """Options of :func:`soft_match`."""
 
-    layers: list[str] | None = Field(
-        None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
-    )
-    folds: int = Field(5, ge=2, description="Parts into which the stimuli are split.")
     balanced: bool = Field(
         False, description="Move all mass, between the neurons and pools of as many units; else a part of it."
     )
@@ -54,11 +56,6 @@ class SoftOptions(Options):
         None, ge=1, description="Units of the pools that a partial plan is made from; all units at once by default."
     )
     n_draws: int = Field(100, ge=1, description="Pools drawn from every layer (balanced plans take 100 or more).")
-    floor: float = Field(
-        0.1, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
-    )
-    memory: str = Field("500MB", description="Most memory to use for blocks of units and for plans, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds and the pools.")
 
 
 @with_options(SoftOptions)

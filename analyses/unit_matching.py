@@ -13,19 +13,18 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from actkit.analyses.neuron_reliability import FLOOR
 from actkit.analyses.selectivity_responses import Layout
 from actkit.analyses.source import Layer
 from actkit.analyses.unit_matching_assignment import one_to_one
 from actkit.analyses.unit_matching_folds import Folds
 from actkit.analyses.unit_matching_kernel import Targets, correlate_columns, match_layer
 from actkit.analyses.unit_matching_nulls import draw_orders, null_targets, null_values, permutation_p
-from actkit.analyses.unit_matching_setting import open_setting
+from actkit.analyses.unit_matching_setting import MatchingOptions, open_setting
 from actkit.analyses.unit_matching_units import units_of_matching
 from actkit.compute import parse_bytes
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
-from actkit.options import Options, with_options
+from actkit.options import with_options
 from actkit.results import describe
 from actkit.statistics import corrected
 
@@ -37,13 +36,9 @@ __all__ = ["UnitMatchingOptions", "alt_text", "caption", "match_units", "plot", 
 _DEFAULT_PERMUTATIONS = 999
 
 
-class UnitMatchingOptions(Options):
+class UnitMatchingOptions(MatchingOptions):
     """Options of :func:`match_units`."""
 
-    layers: list[str] | None = Field(
-        None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
-    )
-    folds: int = Field(5, ge=2, description="Parts into which the stimuli are split.")
     assignment: Literal["best", "mutual", "one_to_one"] = Field(
         "best",
         description="Each neuron's best unit (several neurons may share one); only pairs in which the neuron is also "
@@ -60,11 +55,6 @@ class UnitMatchingOptions(Options):
         description="Stimuli change places within their category (tests for more than category tuning) or freely; "
         "within_category where labels are given, else free.",
     )
-    floor: float = Field(
-        FLOOR, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
-    )
-    memory: str = Field("500MB", description="Most memory to use for blocks of units, such as '1GB'.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds and of the permutations.")
 
 
 @with_options(UnitMatchingOptions)

@@ -9,20 +9,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from actkit.analyses.neuron_inputs import Recorded, averaged_source, read_responses, recorded_rows, reliability_of
+from actkit.analyses.neuron_reliability import FLOOR
 from actkit.analyses.selectivity_responses import Layout, open_responses
 from actkit.analyses.source import Layer, Source, choose_layers, label_column
 from actkit.analyses.unit_matching_folds import Folds, deal_folds
 from actkit.analyses.unit_matching_kernel import Targets
 from actkit.compute import spans
 from actkit.errors import InputError
+from actkit.options import Options
 from actkit.resampling import Stream, generator
 from actkit.results import fingerprint
 
-__all__ = ["Setting", "bootstrap_interval", "correlate_rows", "mean_over_folds", "open_setting", "single_units"]
+__all__ = [
+    "MatchingOptions",
+    "Setting",
+    "bootstrap_interval",
+    "correlate_rows",
+    "mean_over_folds",
+    "open_setting",
+    "single_units",
+]
 
 _AT_ONCE = 64  # bootstrap samples
+
+
+class MatchingOptions(Options):
+    """What every comparison of units with neurons takes."""
+
+    layers: list[str] | None = Field(
+        None, description="Layer names or patterns (* within a component, ** across dots); all layers by default."
+    )
+    folds: int = Field(5, ge=2, description="Parts into which the stimuli are split.")
+    floor: float = Field(
+        FLOOR, ge=0, le=1, description="Reliability below which a neuron's correlation is not divided by its ceiling."
+    )
+    memory: str = Field("500MB", description="Most memory to use for blocks of units and for plans, such as '1GB'.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the folds, and of everything that is drawn.")
 
 
 @dataclass(frozen=True)

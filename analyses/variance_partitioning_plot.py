@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actkit import plotting
-from actkit.analyses.encoding_parts_plot import Bar, draw, limits
+from actkit.analyses.encoding_parts_plot import Bar, ceiling_of, draw, limits, subject_of
 from actkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,17 +45,6 @@ def _bars(result: xr.Dataset) -> list[Bar]:
     return bars
 
 
-def _ceiling(result: xr.Dataset) -> np.ndarray | None:
-    """Reliabilities, which bound the share of variance that can be explained."""
-    return np.clip(result["reliability"].values.astype(float), 0, 1) if "reliability" in result else None
-
-
-def _subject(result: xr.Dataset) -> str:
-    """What is predicted."""
-    region = result.attrs.get("region")
-    return f"{region} neurons" if region else "neurons"
-
-
 def plot(result: xr.Dataset, *, title: str | None = None, **_unused: Any) -> Figure:
     """Draw unique and shared parts of the explained variance.
 
@@ -82,8 +71,8 @@ def plot(result: xr.Dataset, *, title: str | None = None, **_unused: Any) -> Fig
         f"{result.sizes['neuron']} neurons, {int(result.attrs.get('n_stimuli', 0))} stimuli; bar: median, line: 95 % "
         "interval over neurons; dots: neurons"
     )
-    headline = title or f"Unique and shared variance of {_subject(result)}"
-    return draw(bars, _ceiling(result), headline, line, "Held-out share of variance explained")
+    headline = title or f"Unique and shared variance of {subject_of(result)}"
+    return draw(bars, ceiling_of(result), headline, line, "Held-out share of variance explained")
 
 
 def caption(result: xr.Dataset, **_unused: Any) -> str:
@@ -105,7 +94,7 @@ def caption(result: xr.Dataset, **_unused: Any) -> str:
         If it is not a partition of variance.
     """
     bars = _bars(result)
-    outside = limits(bars, _ceiling(result))[2]
+    outside = limits(bars, ceiling_of(result))[2]
     attrs = result.attrs
     how = {
         "banded": "banded ridge regression (weights of bands and penalty chosen by neuron in the training stimuli)",
@@ -113,15 +102,15 @@ def caption(result: xr.Dataset, **_unused: Any) -> str:
     }.get(str(attrs.get("model")), "a linear map")
     text = [
         f"Held-out share of variance (1 − squared error / squared deviation from the training mean) of "
-        f"{result.sizes['neuron']} {_subject(result)} that {how} explains from all bands, and its parts by commonality "
-        "analysis: what a band alone explains, and what only these bands share. The parts of a neuron add up to the "
-        f"whole, medians do not: {attrs.get('splitting', 'held-out stimuli')}, {int(attrs.get('n_stimuli', 0))} "
-        "stimuli.",
+        f"{result.sizes['neuron']} {subject_of(result)} that {how} explains from all bands, and its parts by "
+        "commonality analysis: what a band alone explains, and what only these bands share. The parts of a neuron add "
+        f"up to the whole, medians do not: {attrs.get('splitting', 'held-out stimuli')}, "
+        f"{int(attrs.get('n_stimuli', 0))} stimuli.",
         "Bars are medians over neurons, dots neurons" + (f" ({outside} outside the axis)." if outside else "."),
     ]
     if attrs.get("interval"):
         text.append(f"Lines: {attrs['interval']}.")
-    if _ceiling(result) is not None:
+    if ceiling_of(result) is not None:
         text.append(
             "Dashed with a grey band: median and quartiles of the reliability ρ, the share that a model without noise "
             "explains."
@@ -154,6 +143,6 @@ def alt_text(result: xr.Dataset, **_unused: Any) -> str:
     bars = _bars(result)
     parts = [f"{bar.label} {plotting.short(bar.median) if np.isfinite(bar.median) else 'no score'}" for bar in bars]
     return (
-        f"Horizontal bars of the median unique and shared shares of the variance of {_subject(result)}: "
+        f"Horizontal bars of the median unique and shared shares of the variance of {subject_of(result)}: "
         f"{', '.join(parts)}."
     )
