@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from actkit.errors import InputError
+from actkit.errors import DataError, InputError
 from actkit.results import load
 from actkit.study import run
 from actkit.study_file import load_study
@@ -108,6 +108,13 @@ def test_mistakes_in_the_file_are_told_before_anything_is_trained(tmp_path, chan
 
 
 def test_the_shipped_studies_are_whole() -> None:
-    for quick in (False, True):
-        study = load_study("bena_goodman_small", quick=quick)
-        assert [step.kind for step in study.analyses] == ["specialization"]
+    for name in ("bena_goodman_small", "bena_goodman"):
+        for quick in (False, True):
+            study = load_study(name, quick=quick)
+            assert [step.kind for step in study.analyses] == ["specialization"]
+
+
+def test_the_full_study_asks_for_its_data_before_anything_else(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ACTKIT_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(DataError, match="mnist"):
+        run("bena_goodman", tmp_path / "out", progress=False)
