@@ -18,6 +18,7 @@ from pydantic import Field
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from actkit.analyses.specialization_index import raw_difference, specialization_of
+from actkit.analyses.threads import single_torch
 from actkit.compute import progress as progress_bar
 from actkit.errors import ActkitError, InputError
 from actkit.options import Options, with_options
@@ -118,24 +119,25 @@ def weight_masks(
         options = options.model_copy(update={"batch": max(1, len(train))})
     known = np.empty((len(modules), len(names), len(columns)))
     accuracy = np.empty((len(modules), len(columns)))
-    for k, (name, values) in enumerate(
-        progress_bar(list(columns.items()), desc="weight masks", unit="task", enabled=progress)
-    ):
-        targets = torch.from_numpy(values)
-        scores = masked.first_scores(options.seed)
-        for epoch in range(options.epochs):
-            shuffled = generator(options.seed, 1 + epoch, Stream.STIMULI).permutation(train)
-            for start in range(0, len(train) - options.batch + 1, options.batch):
-                rows = torch.from_numpy(shuffled[start : start + options.batch])
-                x, y = (inputs[:, rows], targets[:, rows]) if own else (inputs[rows], targets[rows])
-                step = masked.gradient(scores, x, y, own)
-                scores = {key: value - options.learning_rate * step[key] for key, value in scores.items()}
-        if not all(torch.isfinite(value).all() for value in scores.values()):
-            raise ActkitError(f"scores of {name!r} are no longer finite; give a lower learning_rate")
-        rows = torch.from_numpy(test)
-        x, y = (inputs[:, rows], targets[:, rows]) if own else (inputs[rows], targets[rows])
-        known[:, :, k] = masked.shares(scores, len(names))
-        accuracy[:, k] = masked.accuracy(scores, x, y, own)
+    with single_torch():
+        for k, (name, values) in enumerate(
+            progress_bar(list(columns.items()), desc="weight masks", unit="task", enabled=progress)
+        ):
+            targets = torch.from_numpy(values)
+            scores = masked.first_scores(options.seed)
+            for epoch in range(options.epochs):
+                shuffled = generator(options.seed, 1 + epoch, Stream.STIMULI).permutation(train)
+                for start in range(0, len(train) - options.batch + 1, options.batch):
+                    rows = torch.from_numpy(shuffled[start : start + options.batch])
+                    x, y = (inputs[:, rows], targets[:, rows]) if own else (inputs[rows], targets[rows])
+                    step = masked.gradient(scores, x, y, own)
+                    scores = {key: value - options.learning_rate * step[key] for key, value in scores.items()}
+            if not all(torch.isfinite(value).all() for value in scores.values()):
+                raise ActkitError(f"scores of {name!r} are no longer finite; give a lower learning_rate")
+            rows = torch.from_numpy(test)
+            x, y = (inputs[:, rows], targets[:, rows]) if own else (inputs[rows], targets[rows])
+            known[:, :, k] = masked.shares(scores, len(names))
+            accuracy[:, k] = masked.accuracy(scores, x, y, own)
     result = xr.Dataset(
         {
             "known": (("network", "part", "task"), known, _about("share of the kept weights in a part")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import xarray as xr
 from pydantic import Field
 
 from actkit.analyses.specialization_heads import Heads, HeadSettings, fit_heads
+from actkit.analyses.threads import single_torch
 from actkit.compute import parse_bytes, spans
 from actkit.compute import progress as progress_bar
 from actkit.errors import InputError
@@ -358,9 +360,17 @@ def read_outs(
     )
     # States, and for a batch the hidden units of every head with their gradients.
     cost = 4 * (n * steps * units + 4 * options.batch * steps * (len(parts) + 1) * len(counts) * (options.hidden + 10))
-    wide = max(1, parse_bytes(options.memory) // cost)
     rows = torch.from_numpy(np.flatnonzero(train))
-    chunks = list(spans(networks, wide))
-    for start, stop in progress_bar(chunks, desc="read-outs", unit="group", enabled=progress):
+
+    def fit(start: int, stop: int) -> Heads:
         x, y = torch.from_numpy(states[start:stop]), torch.from_numpy(numbers[start:stop])
-        yield slice(start, stop), fit_heads(x[:, rows], y[:, rows], counts, views, settings)
+        return fit_heads(x[:, rows], y[:, rows], counts, views, settings)
+
+    # Networks share nothing, so they are trained side by side, each on one thread.
+    with single_torch() as threads, ThreadPoolExecutor(threads) as pool:
+        wide = max(1, min(parse_bytes(options.memory) // (cost * threads), -(-networks // threads)))
+        chunks = list(spans(networks, wide))
+        fitted = [pool.submit(fit, start, stop) for start, stop in chunks]
+        bar = progress_bar(list(zip(chunks, fitted, strict=True)), desc="read-outs", unit="group", enabled=progress)
+        for (start, stop), heads in bar:
+            yield slice(start, stop), heads.result()

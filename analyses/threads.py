@@ -53,6 +53,26 @@ def single_blas() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def single_torch() -> Iterator[int]:
+    """Hold torch's operators to the thread that calls them: threads that wait for each other in thousands of small
+    operators collapse as soon as anything else runs on the machine.
+
+    Yields
+    ------
+    int
+        How many threads torch was set to, which independent work may use side by side.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
 def in_blocks(function: Callable[[int, int], None], n: int, block: int, workers: int | None) -> None:
     """Call ``function(start, stop)`` for consecutive blocks of ``range(n)``, in threads.
 
